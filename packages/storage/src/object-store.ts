@@ -1,0 +1,72 @@
+/**
+ * The port between Tidemark and whatever keeps its objects.
+ *
+ * A repository never changes an object once it is written, so there is no 'replace' here: `put` is for
+ * names that are unique by construction (repeating it offers the same bytes), `putIfAbsent` for the few
+ * names that two writers may want. Names are '/'-separated, relative, of [A-Za-z0-9._=-] parts.
+ *
+ * Every method takes an AbortSignal, has a deadline of its own, and fails with an OperationalError:
+ * StoreUnavailableError (retried inside until the budget is spent), StoreAccessDeniedError,
+ * ObjectNotFoundError, StoreFullError, AbortedError.
+ */
+export type ObjectName = string
+
+export interface ObjectEntry {
+  readonly name: ObjectName
+  readonly size: number
+  /** The store's own clock. */
+  readonly modifiedAt: Date
+}
+
+export interface PutOptions {
+  readonly signal: AbortSignal
+  /** Hex SHA-256 of the bytes where the caller has it: saves hashing them again. */
+  readonly sha256?: string
+}
+
+export interface StoreCapabilities {
+  /** `putIfAbsent` is decided by the store. Where false, it is a look before the put: a race can slip through. */
+  readonly conditionalPut: boolean
+  /** The store compares the bytes it got with the checksum it was sent, and refuses a mismatch. */
+  readonly checksumAtIngest: boolean
+}
+
+export interface ObjectStore extends AsyncDisposable {
+  /** For people: the URL without secrets. */
+  readonly url: string
+
+  /**
+   * Makes `bytes` readable under `name`: all of them or none, and durable once it resolves
+   * (file and folder are synced; S3 has answered 200). A reader that starts afterwards sees them.
+   * `bytes` may be reused by the caller once it has resolved.
+   */
+  put(name: ObjectName, bytes: Uint8Array, options: PutOptions): Promise<void>
+
+  /** As `put`, unless `name` is taken, which leaves what is there untouched. Of n racing callers one gets 'stored'. */
+  putIfAbsent(name: ObjectName, bytes: Uint8Array, options: PutOptions): Promise<'stored' | 'exists'>
+
+  /**
+   * The object's bytes, or those from `offset` for `length` (fewer at its end).
+   * A connection that ends early is an error, never a short result.
+   * @throws {ObjectNotFoundError}
+   */
+  get(name: ObjectName, options: { signal: AbortSignal; range?: { offset: number; length: number } }): Promise<Buffer>
+
+  /** undefined when there is no such object; an unreachable store throws. */
+  stat(name: ObjectName, signal: AbortSignal): Promise<ObjectEntry | undefined>
+
+  /** Every object whose name starts with `prefix`, in UTF-8 byte order, page by page as it is consumed. */
+  list(prefix: string, options: { signal: AbortSignal; startAfter?: ObjectName }): AsyncIterable<ObjectEntry>
+
+  /** The distinct next name parts below `prefix` ('' or ending in '/'), each as a full prefix ending in '/'. */
+  listFolders(prefix: string, signal: AbortSignal): AsyncIterable<string>
+
+  /** Removes these objects; absent names are no error. Only maintenance and the capability probe call it. */
+  delete(names: readonly ObjectName[], signal: AbortSignal): Promise<void>
+
+  /**
+   * Tries out, on scratch objects below `scratch/`, what the store enforces; run at repository init and at
+   * every process start. Leaves nothing behind. Fails as `put` does: this is also the write check.
+   */
+  probe(signal: AbortSignal): Promise<StoreCapabilities>
+}
