@@ -68,6 +68,17 @@ export function problemOf(error: unknown): Problem {
   }
 }
 
+/** A Problem that came from another thread, process or host, as an error again: code, hint and retry are its own. */
+export class RelayedError extends OperationalError {
+  override readonly code: string
+  override readonly retry: Retry
+  constructor(problem: Problem) {
+    super(problem.message, { hint: problem.hint, facts: problem.facts })
+    this.code = problem.code
+    this.retry = problem.retry
+  }
+}
+
 /** Bigints (LSNs, sizes) do not survive JSON: they cross as decimal strings. */
 function plainFacts(facts: Readonly<Record<string, unknown>>): Record<string, unknown> {
   return JSON.parse(

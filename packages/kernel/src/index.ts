@@ -1,4 +1,4 @@
-export { AbortedError, OperationalError, abortError, problemOf, throwIfAborted } from './errors.ts'
+export { AbortedError, OperationalError, RelayedError, abortError, problemOf, throwIfAborted } from './errors.ts'
 export type { ErrorDetail, Problem, Retry } from './errors.ts'
 export {
   formatLsn,

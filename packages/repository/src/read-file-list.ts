@@ -1,0 +1,53 @@
+/** The file list of a backup, part by part: authenticated, decoded, never held whole. */
+import { createHash } from 'node:crypto'
+import { unsealBytes } from '@tidemark/crypto'
+import { ObjectNotFoundError } from '@tidemark/storage'
+import { BackupIncompleteError, DocumentDamagedError } from './errors.ts'
+import { ClusterLayout } from './layout.ts'
+import { type FileEntry, decodeFileEntries } from './packs/file-list.ts'
+import type { CommitRecord, PackTable } from './records/documents.ts'
+import type { Repository } from './set/repository.ts'
+
+/** @throws {BackupIncompleteError} @throws {DocumentDamagedError} @throws {SealRefusedError} @throws {UnknownDataKeyError} */
+export async function* readFileList(
+  repository: Repository,
+  record: CommitRecord,
+  table: PackTable,
+  keyOf: (dataKeyId: string) => Uint8Array,
+  signal: AbortSignal,
+): AsyncGenerator<FileEntry> {
+  const base = new ClusterLayout(record.cluster, record.systemId).base(record.backupId)
+  for (const [i, part] of table.fileList.entries()) {
+    const what = `${part.name} of backup ${record.backupId} in ${repository.name}`
+    const stored = await getPart(repository, base + part.name, record.backupId, what, signal)
+    if (createHash('sha256').update(stored).digest('hex') !== part.sha256)
+      throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
+    const identity = { kind: 'file-list', backupId: record.backupId, ordinal: i + 1 } as const
+    for (const entry of decodeFileEntries(unsealBytes(stored, keyOf, identity, what), what)) {
+      checkExtents(entry, table, what)
+      yield entry
+    }
+  }
+}
+
+function checkExtents(entry: FileEntry, table: PackTable, what: string): void {
+  for (const { pack } of entry.extents) {
+    if (pack >= table.packs.length)
+      throw new DocumentDamagedError(what, `${entry.path} names pack ${pack} of ${table.packs.length}`)
+  }
+}
+
+async function getPart(
+  repository: Repository,
+  name: string,
+  backupId: string,
+  what: string,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  try {
+    return await repository.store.get(name, { signal })
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) throw new BackupIncompleteError(backupId, what, error)
+    throw error
+  }
+}

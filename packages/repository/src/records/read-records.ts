@@ -1,0 +1,189 @@
+/** Commit records as a reader finds them. A backup that is not here does not exist. */
+import { createHash } from 'node:crypto'
+import { openSignedDocument } from '@tidemark/crypto'
+import { type Problem, problemOf } from '@tidemark/kernel'
+import { ObjectNotFoundError } from '@tidemark/storage'
+import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
+import { CLUSTERS, ClusterLayout, PACK_TABLE, parseRecordName } from '../layout.ts'
+import type { Repository, RepositorySet } from '../set/repository.ts'
+import {
+  type CommitRecord,
+  type PackTable,
+  commitRecordSchema,
+  packTableSchema,
+  parseDocument,
+  parseJsonDocument,
+} from './documents.ts'
+
+export interface RecordName {
+  readonly name: string
+  readonly cluster: string
+  readonly systemId: string
+  readonly backupId: string
+  /** Compact time, as in the name. */
+  readonly stoppedAt: string
+}
+
+/** A listed backup: its record, or why the record cannot be trusted. */
+export type ListedBackup = RecordName & ({ readonly record: CommitRecord } | { readonly untrusted: Problem })
+
+/** Record names, oldest first within each system; costs listing pages only. */
+export async function* listRecordNames(
+  repository: Repository,
+  cluster: string | undefined,
+  signal: AbortSignal,
+): AsyncGenerator<RecordName> {
+  const clusters = cluster === undefined ? folders(repository, CLUSTERS, signal) : [`${CLUSTERS}${cluster}/`]
+  for await (const clusterFolder of clusters) {
+    for await (const systemFolder of folders(repository, clusterFolder, signal)) {
+      for await (const { name } of repository.store.list(`${systemFolder}records/`, { signal })) {
+        const parsed = parseRecordName(name)
+        if (parsed !== undefined) yield { name, ...parsed }
+      }
+    }
+  }
+}
+
+async function* folders(repository: Repository, prefix: string, signal: AbortSignal): AsyncGenerator<string> {
+  yield* repository.store.listFolders(prefix, signal)
+}
+
+/**
+ * A record, after its signature held and it turned out to be the one its name says.
+ *
+ * @throws {SignatureRefusedError} @throws {DocumentDamagedError} @throws {FormatVersionError}
+ */
+export async function readRecord(
+  repository: Repository,
+  publicKey: string,
+  at: RecordName,
+  signal: AbortSignal,
+): Promise<CommitRecord> {
+  const what = `record ${at.backupId} in ${repository.name}`
+  const bytes = await repository.store.get(at.name, { signal })
+  const record = parseDocument(commitRecordSchema, openSignedDocument(bytes, publicKey, what), what)
+  if (
+    record.backupId !== at.backupId ||
+    record.cluster !== at.cluster ||
+    record.systemId !== at.systemId ||
+    record.setId !== repository.marker.setId
+  ) {
+    throw new DocumentDamagedError(what, 'it is the record of another backup')
+  }
+  return record
+}
+
+/** Every backup of a repository, newest last. A record that is not to be trusted is listed as such, never hidden. */
+export async function listBackups(
+  repository: Repository,
+  publicKey: string,
+  cluster: string | undefined,
+  signal: AbortSignal,
+): Promise<ListedBackup[]> {
+  const listed: ListedBackup[] = []
+  for await (const at of listRecordNames(repository, cluster, signal)) {
+    try {
+      listed.push({ ...at, record: await readRecord(repository, publicKey, at, signal) })
+    } catch (error) {
+      const untrusted = problemOf(error)
+      if (untrusted.retry !== 'never') throw error
+      listed.push({ ...at, untrusted })
+    }
+  }
+  return listed.toSorted((a, b) => (a.stoppedAt < b.stoppedAt ? -1 : a.stoppedAt > b.stoppedAt ? 1 : 0))
+}
+
+export interface FoundBackup {
+  readonly repository: Repository
+  readonly record: CommitRecord
+}
+
+/**
+ * A backup by id, unique beginning of an id, or `latest` (the newest intact one).
+ *
+ * @param repositories where to look, in this order.
+ * @throws {BackupNotFoundError} @throws {BackupAmbiguousError}; what reading the record throws.
+ */
+export async function findBackup(
+  set: RepositorySet,
+  repositories: readonly Repository[],
+  wanted: string,
+  cluster: string | undefined,
+  signal: AbortSignal,
+): Promise<FoundBackup> {
+  let unread: unknown
+  for (const repository of repositories) {
+    try {
+      const names: RecordName[] = []
+      for await (const at of listRecordNames(repository, cluster, signal)) {
+        if (wanted === 'latest' || at.backupId.startsWith(wanted)) names.push(at)
+      }
+      const found =
+        wanted === 'latest'
+          ? await newestIntact(repository, set.publicKey, names, signal)
+          : await theOne(repository, set.publicKey, names, wanted, signal)
+      if (found !== undefined) return { repository, record: found }
+    } catch (error) {
+      if (error instanceof BackupAmbiguousError) throw error
+      unread ??= error
+    }
+  }
+  throw unread ?? new BackupNotFoundError(wanted, cluster)
+}
+
+async function theOne(
+  repository: Repository,
+  publicKey: string,
+  names: readonly RecordName[],
+  wanted: string,
+  signal: AbortSignal,
+): Promise<CommitRecord | undefined> {
+  const ids = new Set(names.map(({ backupId }) => backupId))
+  if (ids.size > 1) throw new BackupAmbiguousError(wanted, [...ids])
+  const [at] = names
+  return at === undefined ? undefined : readRecord(repository, publicKey, at, signal)
+}
+
+async function newestIntact(
+  repository: Repository,
+  publicKey: string,
+  names: readonly RecordName[],
+  signal: AbortSignal,
+): Promise<CommitRecord | undefined> {
+  const clusters = new Set(names.map(({ cluster }) => cluster))
+  if (clusters.size > 1)
+    throw new BackupAmbiguousError(
+      'latest',
+      [...clusters].map((name) => `latest of ${name}`),
+    )
+  for (const at of names.toSorted((a, b) => (a.stoppedAt < b.stoppedAt ? 1 : -1))) {
+    const record = await readRecord(repository, publicKey, at, signal)
+    if (record.verdict === 'intact') return record
+  }
+  return undefined
+}
+
+/**
+ * The pack table that the record vouches for.
+ *
+ * @throws {BackupIncompleteError} it is gone. @throws {DocumentDamagedError} it is not the recorded one.
+ */
+export async function readPackTable(
+  repository: Repository,
+  record: CommitRecord,
+  signal: AbortSignal,
+): Promise<PackTable> {
+  const name = new ClusterLayout(record.cluster, record.systemId).base(record.backupId) + PACK_TABLE
+  let bytes: Buffer
+  try {
+    bytes = await repository.store.get(name, { signal })
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError)
+      throw new BackupIncompleteError(record.backupId, `its pack table in ${repository.name}`, error)
+    throw error
+  }
+  const what = `pack table of backup ${record.backupId} in ${repository.name}`
+  const sha256 = createHash('sha256').update(bytes).digest('hex')
+  if (sha256 !== record.packTable.sha256) throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
+  return parseJsonDocument(packTableSchema, bytes, what)
+}

@@ -1,0 +1,212 @@
+/** One repository: a store with the right marker in it. */
+import { randomBytes } from 'node:crypto'
+import { FORMAT_VERSION, type KeyEncryptionKey, type Keyring, createKeyring, openKeyring } from '@tidemark/crypto'
+import { type Clock, type Logger, randomId } from '@tidemark/kernel'
+import { ObjectNotFoundError, type ObjectStore, type StoreCapabilities } from '@tidemark/storage'
+import { NotARepositoryError, RepositoryExistsError, SetMismatchError } from '../errors.ts'
+import { KEYS, MARKER, keyringName } from '../layout.ts'
+import { type Marker, markerSchema, parseJsonDocument } from '../records/documents.ts'
+
+/** A configured place: its name, its store, and whether a backup may succeed without it. */
+export interface RepositoryPlace {
+  readonly name: string
+  readonly store: ObjectStore
+  readonly required: boolean
+}
+
+export interface Repository extends RepositoryPlace {
+  readonly marker: Marker
+}
+
+/** Keys as stored: documents to be copied verbatim, and the newest one's name for the record. */
+export interface StoredKeyring {
+  readonly name: string
+  readonly bytes: Buffer
+}
+
+export interface RepositorySet {
+  readonly setId: string
+  /** base64; what signed documents are held against. */
+  readonly publicKey: string
+  readonly repositories: readonly Repository[]
+}
+
+/** Reads a repository's marker. @throws {NotARepositoryError} @throws {FormatVersionError} @throws {DocumentDamagedError} */
+export async function openRepository(place: RepositoryPlace, signal: AbortSignal): Promise<Repository> {
+  let bytes: Buffer
+  try {
+    bytes = await place.store.get(MARKER, { signal })
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) throw new NotARepositoryError(place.store.url)
+    throw error
+  }
+  return { ...place, marker: parseJsonDocument(markerSchema, bytes, `${place.store.url} ${MARKER}`) }
+}
+
+/**
+ * Repositories that belong together, without any key.
+ *
+ * @param pinned base64 public key from the configuration or a recovery kit; undefined trusts the markers, which must agree.
+ * @throws {SetMismatchError}
+ */
+export async function openRepositorySet(
+  places: readonly RepositoryPlace[],
+  pinned: string | undefined,
+  signal: AbortSignal,
+): Promise<RepositorySet> {
+  const repositories = await Promise.all(places.map((place) => openRepository(place, signal)))
+  return makeSet(repositories, pinned)
+}
+
+function makeSet(repositories: readonly Repository[], pinned: string | undefined): RepositorySet {
+  const [first] = repositories
+  if (first === undefined) throw new RangeError('a repository set has at least one repository')
+  const { setId } = first.marker
+  const publicKey = pinned ?? first.marker.publicKey
+  const same = repositories.every(({ marker }) => marker.setId === setId && marker.publicKey === publicKey)
+  if (!same) {
+    throw new SetMismatchError(
+      repositories.map(({ name, marker }) => ({ repository: name, setId: marker.setId, publicKey: marker.publicKey })),
+    )
+  }
+  return { setId, publicKey, repositories }
+}
+
+/** All keyring documents of a repository, oldest number first. */
+export async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
+  const keyrings: StoredKeyring[] = []
+  for await (const { name } of repository.store.list(KEYS, { signal })) {
+    keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })
+  }
+  return keyrings.toSorted((a, b) => keyringNumber(a.name) - keyringNumber(b.name))
+}
+
+function keyringNumber(name: string): number {
+  return Number(/keyring-(\d+)-/.exec(name)?.[1] ?? 0)
+}
+
+export interface OpenedKeys {
+  readonly keyring: Keyring
+  readonly newest: StoredKeyring
+}
+
+/**
+ * The set's keys, from the first repository that gives them.
+ *
+ * @throws {KeyMissingError} @throws {WrongKeyError} @throws {SignatureRefusedError} at once: another repository would not help.
+ */
+export async function openKeys(
+  set: RepositorySet,
+  keks: readonly KeyEncryptionKey[],
+  signal: AbortSignal,
+): Promise<OpenedKeys> {
+  const documents = new Map<string, StoredKeyring>()
+  let unread: unknown
+  for (const repository of set.repositories) {
+    try {
+      for (const document of await readKeyrings(repository, signal)) documents.set(document.name, document)
+    } catch (error) {
+      unread = error
+    }
+  }
+  const all = [...documents.values()].toSorted((a, b) => keyringNumber(a.name) - keyringNumber(b.name))
+  const newest = all.at(-1)
+  if (newest === undefined && unread !== undefined) throw unread
+  const keyring = openKeyring(set.setId, all, keks, set.publicKey)
+  if (newest === undefined) throw new RangeError('a keyring without documents')
+  return { keyring, newest }
+}
+
+export interface InitDeps {
+  readonly clock: Clock
+  readonly logger: Logger
+  readonly signal: AbortSignal
+}
+
+/**
+ * Makes a new set in the given places, or adds empty places to the set that the others already belong to.
+ *
+ * Keyrings first, the marker last and by conditional put: a crash leaves no half repository that opens.
+ *
+ * @throws {RepositoryExistsError} a place that is not a repository holds something, or all are repositories already.
+ */
+export async function initRepositorySet(
+  places: readonly RepositoryPlace[],
+  keks: readonly KeyEncryptionKey[],
+  pinned: string | undefined,
+  deps: InitDeps,
+): Promise<{ set: RepositorySet; created: readonly { name: string; capabilities: StoreCapabilities }[] }> {
+  const { signal } = deps
+  const existing: Repository[] = []
+  const empty: RepositoryPlace[] = []
+  for (const place of places) {
+    const found = await firstObject(place.store, signal)
+    if (found === undefined) empty.push(place)
+    else existing.push(await openExisting(place, found, signal))
+  }
+  const [target] = existing
+  if (empty.length === 0 && target !== undefined) throw new RepositoryExistsError(target.store.url, MARKER)
+  const [kek] = keks
+  if (target === undefined && kek === undefined) openKeyring('', [], keks, '')
+  const keys =
+    target === undefined && kek !== undefined
+      ? newKeys(kek, deps.clock.now())
+      : await keysOf(makeSet(existing, pinned), keks, signal)
+  const created: { name: string; capabilities: StoreCapabilities }[] = []
+  for (const place of empty) {
+    const capabilities = await place.store.probe(signal)
+    for (const { name, bytes } of keys.documents) await place.store.putIfAbsent(name, bytes, { signal })
+    const marker: Marker = {
+      format: 'tidemark-repository',
+      version: FORMAT_VERSION,
+      setId: keys.setId,
+      repositoryId: randomId(),
+      createdAt: deps.clock.now().toISOString(),
+      publicKey: keys.publicKey,
+    }
+    const outcome = await place.store.putIfAbsent(MARKER, Buffer.from(`${JSON.stringify(marker)}\n`), { signal })
+    if (outcome === 'exists') throw new RepositoryExistsError(place.store.url, MARKER)
+    deps.logger.info({ repository: place.name, url: place.store.url, setId: keys.setId }, 'repository initialised')
+    created.push({ name: place.name, capabilities })
+  }
+  return { set: await openRepositorySet(places, pinned ?? keys.publicKey, signal), created }
+}
+
+async function openExisting(place: RepositoryPlace, found: string, signal: AbortSignal): Promise<Repository> {
+  try {
+    return await openRepository(place, signal)
+  } catch (error) {
+    if (error instanceof NotARepositoryError) throw new RepositoryExistsError(place.store.url, found)
+    throw error
+  }
+}
+
+interface SetKeys {
+  readonly setId: string
+  readonly publicKey: string
+  readonly documents: readonly StoredKeyring[]
+}
+
+function newKeys(kek: KeyEncryptionKey, now: Date): SetKeys {
+  const setId = randomId()
+  const { document, keyring } = createKeyring(setId, kek, now)
+  return {
+    setId,
+    publicKey: keyring.publicKey,
+    documents: [{ name: keyringName(1, randomBytes(4).toString('hex')), bytes: document }],
+  }
+}
+
+async function keysOf(set: RepositorySet, keks: readonly KeyEncryptionKey[], signal: AbortSignal): Promise<SetKeys> {
+  await openKeys(set, keks, signal)
+  const documents = new Map<string, StoredKeyring>()
+  for (const repository of set.repositories) {
+    for (const document of await readKeyrings(repository, signal)) documents.set(document.name, document)
+  }
+  return { setId: set.setId, publicKey: set.publicKey, documents: [...documents.values()] }
+}
+
+async function firstObject(store: ObjectStore, signal: AbortSignal): Promise<string | undefined> {
+  for await (const { name } of store.list('', { signal })) return name
+  return undefined
+}

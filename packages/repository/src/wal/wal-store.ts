@@ -1,0 +1,128 @@
+/**
+ * WAL segments in a repository.
+ *
+ * An object's name carries the digest of its contents: offering the same bytes again changes nothing, on any store, and
+ * other bytes for the same segment become another object, which is an incident. Format: docs/repository-format.md, section 9.
+ */
+import { keyedDigest, unsealBytes } from '@tidemark/crypto'
+import { parseWalFileName, walFileName } from '@tidemark/kernel'
+import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
+import { ClusterLayout } from '../layout.ts'
+import type { Repository } from '../set/repository.ts'
+
+export interface WalPosition {
+  readonly timeline: number
+  readonly segment: bigint
+  readonly segmentBytes: number
+}
+
+/** A cluster's WAL as the repositories name it. */
+export class WalLayout {
+  readonly layout: ClusterLayout
+  readonly systemId: bigint
+
+  constructor(cluster: string, systemId: string) {
+    this.layout = new ClusterLayout(cluster, systemId)
+    this.systemId = BigInt(systemId)
+  }
+
+  objectName(position: WalPosition, digest: string): string {
+    return this.layout.walSegmentPrefix(position.timeline, position.segment, position.segmentBytes) + digest
+  }
+}
+
+/**
+ * Makes one sealed segment durable in one repository.
+ *
+ * @throws {WalSegmentConflictError} this segment is there with other contents; nothing was overwritten, both are kept.
+ */
+export async function storeWalSegment(
+  repository: Repository,
+  wal: WalLayout,
+  position: WalPosition,
+  sealed: { sealed: Uint8Array; digest: string; sha256: string },
+  signal: AbortSignal,
+): Promise<void> {
+  const name = wal.objectName(position, sealed.digest)
+  await repository.store.putIfAbsent(name, sealed.sealed, { signal, sha256: sealed.sha256 })
+  const prefix = wal.layout.walSegmentPrefix(position.timeline, position.segment, position.segmentBytes)
+  const names: string[] = []
+  for await (const entry of repository.store.list(prefix, { signal })) names.push(entry.name)
+  if (names.some((other) => other !== name)) {
+    throw new WalSegmentConflictError(walFileName(position.timeline, position.segment, position.segmentBytes), names)
+  }
+}
+
+/** Which of `wanted` (names relative to the cluster's folder) are not in the repository; one listing per folder. */
+export async function missingWal(
+  repository: Repository,
+  layout: ClusterLayout,
+  wanted: readonly string[],
+  signal: AbortSignal,
+): Promise<string[]> {
+  const folders = Map.groupBy(wanted, (name) => name.slice(0, name.lastIndexOf('/') + 1))
+  const missing: string[] = []
+  for (const [folder, names] of folders) {
+    const sorted = names.toSorted()
+    const first = sorted[0] ?? ''
+    const last = sorted.at(-1) ?? ''
+    const present = new Set<string>()
+    const startAfter = layout.folder + first.slice(0, -1)
+    for await (const { name, size } of repository.store.list(layout.folder + folder, { signal, startAfter })) {
+      const relative = name.slice(layout.folder.length)
+      if (relative > last) break
+      if (size > 0) present.add(relative)
+    }
+    missing.push(...names.filter((name) => !present.has(name)))
+  }
+  return missing
+}
+
+/**
+ * The bytes of one archived segment.
+ *
+ * @param relativeName as the pack table has it. @throws {SealRefusedError} @throws {DocumentDamagedError} its digest is not the named one.
+ */
+export async function readWalSegment(
+  repository: Repository,
+  wal: WalLayout,
+  relativeName: string,
+  segmentBytes: number,
+  keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
+  signal: AbortSignal,
+): Promise<{ fileName: string; bytes: Buffer }> {
+  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal })
+  const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
+  const position = parseWalFileName(fileName, segmentBytes)
+  const what = `WAL segment ${fileName} in ${repository.name}`
+  const identity = {
+    kind: 'wal',
+    systemId: wal.systemId,
+    ...position,
+    from: 0,
+    to: segmentBytes,
+    segmentBytes,
+    digest,
+  } as const
+  const bytes = unsealBytes(stored, keys.dataKey, identity, what)
+  if (bytes.length !== segmentBytes) throw new DocumentDamagedError(what, `it has ${bytes.length} bytes`)
+  if (keyedDigest(keys.digestKey, 'wal', bytes).toString('hex') !== digest)
+    throw new DocumentDamagedError(what, 'its contents are not those its name says')
+  return { fileName, bytes }
+}
+
+/** A timeline history file of the pack table. @throws {SealRefusedError} @throws {DocumentDamagedError} */
+export async function readTimelineHistory(
+  repository: Repository,
+  layout: ClusterLayout,
+  relativeName: string,
+  keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
+  signal: AbortSignal,
+): Promise<{ fileName: string; bytes: Buffer }> {
+  const stored = await repository.store.get(layout.folder + relativeName, { signal })
+  const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
+  const what = `${fileName} in ${repository.name}`
+  const bytes = unsealBytes(stored, keys.dataKey, { kind: 'other', streamId: digest }, what)
+  if (keyedDigest(keys.digestKey, 'history', bytes).toString('hex') !== digest) throw new DocumentDamagedError(what, 'its contents are not those its name says')
+  return { fileName, bytes }
+}
