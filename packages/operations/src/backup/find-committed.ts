@@ -1,0 +1,34 @@
+import { type Committed, type RepositorySet, listRecordNames, readRecord } from '@tidemark/repository'
+
+/** A clock that runs behind may stamp a record earlier than the request that led to it. */
+const CLOCK_SLACK_MS = 3_600_000
+
+/**
+ * The backup that an earlier attempt of the same operation committed before it died: found by its operation id among the records that
+ * are younger than the request. A required repository that lacks it makes the operation go on: it has not succeeded everywhere.
+ */
+export async function findCommitted(
+  set: RepositorySet,
+  request: { readonly cluster: string; readonly operationId: string; readonly requestedAt: Date },
+  signal: AbortSignal,
+): Promise<Committed | undefined> {
+  const since = compact(new Date(request.requestedAt.getTime() - CLOCK_SLACK_MS))
+  const outcomes: { name: string; outcome: 'stored' | 'dropped' }[] = []
+  let record: Committed['record'] | undefined
+  for (const repository of set.repositories) {
+    let here: Committed['record'] | undefined
+    for await (const at of listRecordNames(repository, request.cluster, signal)) {
+      if (at.stoppedAt < since) continue
+      const candidate = await readRecord(repository, set.publicKey, at, signal)
+      if (candidate.operationId === request.operationId) here = candidate
+    }
+    if (here === undefined && repository.required) return undefined
+    outcomes.push({ name: repository.name, outcome: here === undefined ? 'dropped' : 'stored' })
+    record ??= here
+  }
+  return record === undefined ? undefined : { record, repositories: outcomes }
+}
+
+function compact(time: Date): string {
+  return time.toISOString().replaceAll(/[-:.]/g, '')
+}

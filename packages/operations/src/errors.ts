@@ -1,0 +1,101 @@
+import { OperationalError, formatBytes } from '@tidemark/kernel'
+
+/** Somebody else's backup of this cluster is running; two at once only slow the source. */
+export class ClusterBusyError extends OperationalError {
+  override readonly code = 'CLUSTER_BUSY'
+  override readonly retry = 'backoff'
+  constructor(cluster: string) {
+    super(`another base backup of cluster ${cluster} is running`, {
+      hint: "wait for it to end; SELECT pid FROM pg_locks WHERE locktype = 'advisory' shows who holds the lock",
+      facts: { cluster },
+    })
+  }
+}
+
+/** The configured name points at another database system than the backups under it. */
+export class BackupDamagedError extends OperationalError {
+  override readonly code = 'BACKUP_DAMAGED'
+  override readonly retry = 'never'
+  constructor(backupId: string, damage: readonly string[]) {
+    super(`backup ${backupId} holds pages with wrong checksums, as the source had them`, {
+      hint: 'restore the last intact backup; use this one only to save what can be saved, with --allow-damaged',
+      facts: { backupId, damage: damage.slice(0, 20) },
+    })
+  }
+}
+
+export class TargetNotEmptyError extends OperationalError {
+  override readonly code = 'TARGET_NOT_EMPTY'
+  override readonly retry = 'after-operator'
+  constructor(directory: string, found: string) {
+    super(`restore target ${directory} is not an empty directory: it holds ${found}`, {
+      hint: 'name a new or empty directory; Tidemark never restores over anything',
+      facts: { directory, found },
+    })
+  }
+}
+
+export class TargetUnusableError extends OperationalError {
+  override readonly code = 'TARGET_UNUSABLE'
+  override readonly retry = 'after-operator'
+  constructor(directory: string, why: string, hint: string, cause?: unknown) {
+    super(`restore target ${directory} cannot be used: ${why}`, { hint, facts: { directory }, cause })
+  }
+}
+
+export class DiskSpaceError extends OperationalError {
+  override readonly code = 'TARGET_DISK_SPACE'
+  override readonly retry = 'after-operator'
+  constructor(directory: string, needBytes: number, freeBytes: number) {
+    super(`the disk of ${directory} has ${formatBytes(freeBytes)} free, the restore needs ${formatBytes(needBytes)}`, {
+      hint: 'make room, or restore to another disk; nothing was written',
+      facts: { directory, needBytes, freeBytes },
+    })
+  }
+}
+
+/** Writing into the target failed in the middle. */
+export class TargetWriteError extends OperationalError {
+  override readonly code = 'TARGET_WRITE_FAILED'
+  override readonly retry = 'after-operator'
+  constructor(path: string, cause: unknown) {
+    const system = (cause as { code?: string } | null)?.code ?? 'unknown'
+    super(`writing ${path} failed: ${system}`, {
+      hint:
+        system === 'ENOSPC'
+          ? 'the disk filled up: make room and restore again'
+          : 'check the disk, its mount options and the rights of the target directory',
+      facts: { path, system },
+      cause,
+    })
+  }
+}
+
+/** The backup has something that this release cannot put back. */
+export class RestoreUnsupportedError extends OperationalError {
+  override readonly code = 'RESTORE_UNSUPPORTED'
+  override readonly retry = 'never'
+  constructor(backupId: string, what: string, hint: string) {
+    super(`backup ${backupId} cannot be restored by this release: it has ${what}`, { hint, facts: { backupId, what } })
+  }
+}
+
+/** A verification found something. What exactly, per repository, is in the facts. */
+export class VerifyFailedError extends OperationalError {
+  override readonly code = 'VERIFY_FAILED'
+  override readonly retry = 'never'
+  constructor(
+    backupId: string,
+    repositories: readonly { readonly name: string; readonly ok: boolean; readonly problems: readonly string[] }[],
+  ) {
+    const bad = repositories.filter(({ ok }) => !ok)
+    const [first] = bad.flatMap(({ problems }) => problems)
+    super(
+      `backup ${backupId} is damaged in ${bad.map(({ name }) => name).join(', ')}: ${first ?? 'see the problems'}`,
+      {
+        hint: 'take a new backup now; this one can still be restored from a repository of the set that is not named here',
+        facts: { backupId, repositories },
+      },
+    )
+  }
+}

@@ -1,0 +1,164 @@
+/** Finds out whether a restore can succeed, before it copies anything. */
+import { isAbsolute, normalize } from 'node:path'
+import { KeyMissingError, type Keyring } from '@tidemark/crypto'
+import { type Logger, OperationalError } from '@tidemark/kernel'
+import {
+  BackupIncompleteError,
+  BackupNotFoundError,
+  ClusterLayout,
+  type CommitRecord,
+  type PackTable,
+  type Repository,
+  type RepositorySet,
+  findBackup,
+  missingWal,
+  readPackTable,
+} from '@tidemark/repository'
+import { BackupDamagedError, DiskSpaceError, RestoreUnsupportedError, TargetUnusableError } from '../errors.ts'
+import type { RestoreProfile } from './recovery-config.ts'
+import { type Owner, inspectTarget } from './target-directory.ts'
+
+export interface RestoreRequest {
+  /** An id, the unique beginning of one, or `latest`. */
+  readonly backup: string
+  readonly cluster: string | undefined
+  /** Only this repository; else all of the set, the given order. */
+  readonly repository: string | undefined
+  /** Absolute. */
+  readonly targetDirectory: string
+  readonly profile: RestoreProfile
+  /** For a process that runs as root. */
+  readonly owner: Owner | undefined
+  readonly allowDamaged: boolean
+}
+
+export interface RestorePlan {
+  readonly request: RestoreRequest
+  readonly record: CommitRecord
+  readonly table: PackTable
+  /** Where to read, in this order; the first one holds everything. */
+  readonly sources: readonly Repository[]
+  /** Bytes to be fetched, WAL not counted. */
+  readonly fetchBytes: number
+  readonly diskNeedBytes: number
+  readonly diskFreeBytes: number
+  readonly owner: Owner | undefined
+}
+
+export interface PlanDeps {
+  readonly set: RepositorySet
+  /** Absent: planned without keys, and the plan says only what records tell. */
+  readonly keyring: Keyring | undefined
+  readonly logger: Logger
+  readonly signal: AbortSignal
+}
+
+/**
+ * @throws {BackupNotFoundError} @throws {BackupDamagedError} @throws {BackupIncompleteError} no repository holds all of it.
+ * @throws {TargetNotEmptyError} @throws {TargetUnusableError} @throws {DiskSpaceError} @throws {UnknownDataKeyError} @throws {KeyMissingError}
+ */
+export async function planRestore(request: RestoreRequest, deps: PlanDeps): Promise<RestorePlan> {
+  const { targetDirectory } = request
+  if (
+    !isAbsolute(targetDirectory) ||
+    normalize(targetDirectory) !== targetDirectory ||
+    /[\n\r\0]/.test(targetDirectory)
+  ) {
+    throw new TargetUnusableError(
+      targetDirectory,
+      'it is no absolute, normalised path',
+      'give the full path, without .. and without a trailing slash',
+    )
+  }
+  const candidates = deps.set.repositories.filter(
+    ({ name }) => request.repository === undefined || name === request.repository,
+  )
+  const { record, table, sources } = await findComplete(request, candidates, deps)
+  if (record.verdict === 'damaged' && !request.allowDamaged)
+    throw new BackupDamagedError(record.backupId, record.damage)
+  if (record.server.tablespaceOids.length > 0) {
+    throw new RestoreUnsupportedError(
+      record.backupId,
+      `${record.server.tablespaceOids.length} tablespaces outside of the data directory`,
+      'their files are in the backup and are safe; putting them elsewhere on the target needs a release with tablespace remapping',
+    )
+  }
+  if (deps.keyring === undefined) throw new KeyMissingError('a restore')
+  for (const id of record.dataKeys) deps.keyring.dataKey(id)
+  const target = await inspectTarget(targetDirectory, request.owner)
+  const diskNeedBytes =
+    record.totals.bytes + (table.wal.length + 2) * record.server.walSegmentBytes + record.totals.files * 4096
+  if (target.freeBytes < diskNeedBytes) throw new DiskSpaceError(targetDirectory, diskNeedBytes, target.freeBytes)
+  const fetchBytes = [...table.packs, ...table.fileList].reduce((sum, { bytes }) => sum + bytes, 0)
+  return {
+    request,
+    record,
+    table,
+    sources,
+    fetchBytes,
+    diskNeedBytes,
+    diskFreeBytes: target.freeBytes,
+    owner: target.owner,
+  }
+}
+
+/** The backup in the first repository that has every object of it; the others stay as second sources. */
+async function findComplete(
+  request: RestoreRequest,
+  candidates: readonly Repository[],
+  deps: PlanDeps,
+): Promise<{ record: CommitRecord; table: PackTable; sources: Repository[] }> {
+  let first: OperationalError | undefined
+  const found: { repository: Repository; record: CommitRecord; table: PackTable }[] = []
+  let wanted = request.backup
+  for (const repository of candidates) {
+    try {
+      const { record } = await findBackup(deps.set, [repository], wanted, request.cluster, deps.signal)
+      // 'latest' and a short id mean one backup for the whole restore.
+      wanted = record.backupId
+      const table = await readPackTable(repository, record, deps.signal)
+      await checkObjects(repository, record, table, deps.signal)
+      found.push({ repository, record, table })
+    } catch (error) {
+      if (deps.signal.aborted || !(error instanceof OperationalError)) throw error
+      if (first === undefined || first instanceof BackupNotFoundError) first = error
+      deps.logger.warn({ repository: repository.name, code: error.code }, 'backup not usable from this repository')
+    }
+  }
+  const [best] = found
+  if (best === undefined) throw first ?? new BackupNotFoundError(request.backup, request.cluster)
+  const others = candidates.filter(({ name }) => name !== best.repository.name)
+  return { record: best.record, table: best.table, sources: [best.repository, ...others] }
+}
+
+async function checkObjects(
+  repository: Repository,
+  record: CommitRecord,
+  table: PackTable,
+  signal: AbortSignal,
+): Promise<void> {
+  const layout = new ClusterLayout(record.cluster, record.systemId)
+  const base = layout.base(record.backupId)
+  const expected = new Map(
+    [...table.packs.filter(({ backup }) => backup === undefined), ...table.fileList].map(({ name, bytes }) => [
+      name,
+      bytes,
+    ]),
+  )
+  for await (const { name, size } of repository.store.list(base, { signal })) {
+    const relative = name.slice(base.length)
+    if (expected.get(relative) === size) expected.delete(relative)
+  }
+  const missing = [
+    ...expected.keys(),
+    ...(await missingWal(repository, layout, [...table.wal, ...table.history], signal)),
+  ]
+  const [first] = missing
+  if (first !== undefined) {
+    const more = missing.length > 1 ? ` and ${missing.length - 1} more objects` : ''
+    throw new BackupIncompleteError(
+      record.backupId,
+      `${first}${more} in ${repository.name} (missing, or of another size)`,
+    )
+  }
+}

@@ -1,0 +1,123 @@
+/**
+ * What a restored directory is told about how to recover, and how not to hurt its source.
+ *
+ * Everything goes to the end of postgresql.auto.conf, which the server reads last. Settings of an earlier recovery that came
+ * with the backup are taken out of it. A recovery target in any other file cannot be overridden (the server counts every one it
+ * reads, even an empty one, and refuses two), so those lines are taken out of every *.conf file of the directory.
+ */
+import type { CommitRecord } from '@tidemark/repository'
+import { appendSettings, parseServerConfig, removeSettings } from '@tidemark/postgres'
+
+export type RestoreProfile = 'clone' | 'production'
+
+/** Where the backup's own WAL waits for restore_command, relative to the data directory. */
+export const WAL_FOLDER = 'tidemark_wal'
+export const CLONE_HBA = 'tidemark_clone_hba.conf'
+
+const RECOVERY_TARGETS = [
+  'recovery_target',
+  'recovery_target_time',
+  'recovery_target_xid',
+  'recovery_target_name',
+  'recovery_target_lsn',
+] as const
+const RECOVERY_SETTINGS = [
+  ...RECOVERY_TARGETS,
+  'recovery_target_inclusive',
+  'recovery_target_timeline',
+  'recovery_target_action',
+  'restore_command',
+  'recovery_end_command',
+  'archive_cleanup_command',
+  'recovery_min_apply_delay',
+  'promote_trigger_file',
+]
+
+/** Preload libraries that do nothing to anybody outside; all ship with PostgreSQL. */
+const HARMLESS_LIBRARIES = new Set([
+  'pg_stat_statements',
+  'auto_explain',
+  'pg_prewarm',
+  'passwordcheck',
+  'auth_delay',
+  'basic_archive',
+])
+
+type Setting = readonly [name: string, value: string]
+
+/** Recovery to the end of the backup itself, then a new timeline. */
+function recoverySettings(directory: string): Setting[] {
+  const folder = `${directory}/${WAL_FOLDER}`
+  return [
+    ['recovery_target_inclusive', 'on'],
+    ['recovery_target_timeline', 'current'],
+    ['recovery_target_action', 'promote'],
+    ['archive_cleanup_command', ''],
+    ['recovery_min_apply_delay', '0'],
+    // Only this backup's segments are there, all of them: absence means the end, never an outage.
+    ['restore_command', `cp ${shellWord(folder)}/%f "%p"`],
+    ['recovery_end_command', `rm -rf ${shellWord(folder)}`],
+    ['recovery_target', 'immediate'],
+  ]
+}
+
+/**
+ * The clone profile: a copy that archives nowhere, replicates from nobody, and is reached through its own socket only.
+ * The minima of pg_control stay as they came with the backup.
+ */
+function cloneSettings(directory: string, record: CommitRecord): Setting[] {
+  const kept = record.server.preloadLibraries.filter((library) => HARMLESS_LIBRARIES.has(library))
+  return [
+    ['archive_mode', 'off'],
+    ['archive_command', ''],
+    ['archive_library', ''],
+    ['max_logical_replication_workers', '0'],
+    ['primary_conninfo', ''],
+    ['primary_slot_name', ''],
+    ['synchronous_standby_names', ''],
+    ['shared_preload_libraries', kept.join(', ')],
+    ['session_preload_libraries', ''],
+    ['local_preload_libraries', ''],
+    ['listen_addresses', ''],
+    ['unix_socket_directories', directory],
+    ['unix_socket_permissions', '0700'],
+    ['hba_file', `${directory}/${CLONE_HBA}`],
+    ['ssl', 'off'],
+    ['external_pid_file', ''],
+  ]
+}
+
+/** Local connections only; the socket lies in the 0700 data directory, so only its owner and root reach it. */
+export const CLONE_HBA_TEXT =
+  '# Written by the restore: this is a copy, reached through its own socket only.\nlocal all all trust\n'
+
+/** The new postgresql.auto.conf. @param present the one that came with the backup. */
+export function restoredAutoConf(
+  present: string,
+  directory: string,
+  profile: RestoreProfile,
+  record: CommitRecord,
+): string {
+  const ours = Object.fromEntries([
+    // Without these at least, the server refuses to recover; on the source they may have stood outside the data directory.
+    ...Object.entries(record.server.minimumSettings),
+    ...recoverySettings(directory),
+    ...(profile === 'clone' ? cloneSettings(directory, record) : []),
+  ])
+  const cleaned = removeSettings(present, [...RECOVERY_SETTINGS, ...Object.keys(ours)])
+  return appendSettings(cleaned, `restored from backup ${record.backupId} as ${profile}`, ours)
+}
+
+/** A configuration file without recovery targets, or undefined where it has none. */
+export function withoutRecoveryTargets(text: string): string | undefined {
+  const present = parseServerConfig(text)
+  return RECOVERY_TARGETS.some((name) => present.has(name)) ? removeSettings(text, RECOVERY_TARGETS) : undefined
+}
+
+/**
+ * One word for sh, with restore_command's own `%` escape.
+ * Double quotes would still expand; single quotes do not.
+ */
+export function shellWord(path: string): string {
+  return `'${path.replaceAll("'", `'\\''`).replaceAll('%', '%%')}'`
+}
