@@ -99,3 +99,28 @@ export class VerifyFailedError extends OperationalError {
     )
   }
 }
+
+/** A name that the configuration does not have. */
+export class UnknownNameError extends OperationalError {
+  override readonly code: 'UNKNOWN_CLUSTER' | 'UNKNOWN_REPOSITORY'
+  override readonly retry = 'after-operator'
+  constructor(kind: 'cluster' | 'repository', name: string, known: readonly string[]) {
+    super(`${kind} ${name} is not in the configuration`, {
+      hint: known.length === 0 ? `add it under ${kind}s: in tidemark.yaml` : `configured are: ${known.join(', ')}`,
+      facts: { name, known },
+    })
+    this.code = kind === 'cluster' ? 'UNKNOWN_CLUSTER' : 'UNKNOWN_REPOSITORY'
+  }
+}
+
+/** A file repository lies on the disk of one host, and this is another. */
+export class RepositoryElsewhereError extends OperationalError {
+  override readonly code = 'REPOSITORY_ELSEWHERE'
+  override readonly retry = 'after-operator'
+  constructor(repository: string, owner: string, here: string) {
+    super(`file repository ${repository} lies on host ${owner}; this is ${here}`, {
+      hint: `run this on ${owner}, or declare the repository \`shared: true\` if every host sees the same files`,
+      facts: { repository, owner, here },
+    })
+  }
+}

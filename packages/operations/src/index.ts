@@ -9,3 +9,15 @@ export type { RestoreProfile } from './restore/recovery-config.ts'
 export type { Owner } from './restore/target-directory.ts'
 export { verifyBackup } from './verify/verify-backup.ts'
 export type { VerifyLevel, VerifyOutcome } from './verify/verify-backup.ts'
+export { findPrimary } from './configured/connection-target.ts'
+export {
+  keysOf,
+  openConfiguredSet,
+  openConfiguredStore,
+  repositoryNames,
+  requireName,
+} from './configured/open-configured-set.ts'
+export type { ConfiguredDeps, ConfiguredSet } from './configured/open-configured-set.ts'
+export { backupCluster } from './configured/backup-cluster.ts'
+export { planConfigured, restoreConfigured } from './configured/restore-configured.ts'
+export { verifyConfigured } from './configured/verify-configured.ts'

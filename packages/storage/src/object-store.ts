@@ -3,11 +3,16 @@
  *
  * A repository never changes an object once it is written, so there is no 'replace' here: `put` is for
  * names that are unique by construction (repeating it offers the same bytes), `putIfAbsent` for the few
- * names that two writers may want. Names are '/'-separated, relative, of [A-Za-z0-9._=-] parts.
+ * names that two writers may want. Names are '/'-separated, relative, of [A-Za-z0-9._=-] parts; no
+ * object's name is a folder of another's. Whatever else lies there under other names is not ours: it
+ * is neither listed nor touched.
  *
  * Every method takes an AbortSignal, has a deadline of its own, and fails with an OperationalError:
  * StoreUnavailableError (retried inside until the budget is spent), StoreAccessDeniedError,
- * ObjectNotFoundError, StoreFullError, AbortedError.
+ * StoreMissingError, StoreFullError, ObjectNotFoundError, InvalidObjectNameError, AbortedError. A write
+ * that failed or was aborted has stored the whole object or nothing; which of the two, only a look tells.
+ *
+ * `describeObjectStore` in ./testing/conformance states these obligations as a test suite; every driver passes it.
  */
 export type ObjectName = string
 
@@ -20,8 +25,20 @@ export interface ObjectEntry {
 
 export interface PutOptions {
   readonly signal: AbortSignal
-  /** Hex SHA-256 of the bytes where the caller has it: saves hashing them again. */
+  /** Hex SHA-256 of the bytes where the caller has it: saves hashing them again on the calling thread. */
   readonly sha256?: string
+}
+
+export interface GetOptions {
+  readonly signal: AbortSignal
+  /** Bytes; `offset` may lie beyond the end, which gives no bytes. */
+  readonly range?: { readonly offset: number; readonly length: number }
+}
+
+export interface ListOptions {
+  readonly signal: AbortSignal
+  /** Only names that sort after this one; it need not exist. */
+  readonly startAfter?: ObjectName
 }
 
 export interface StoreCapabilities {
@@ -38,27 +55,35 @@ export interface ObjectStore extends AsyncDisposable {
   /**
    * Makes `bytes` readable under `name`: all of them or none, and durable once it resolves
    * (file and folder are synced; S3 has answered 200). A reader that starts afterwards sees them.
-   * `bytes` may be reused by the caller once it has resolved.
+   * `bytes` is not to change until it has settled, and may be reused by the caller then.
+   * @throws {ChecksumRefusedError} the store found other bytes than `sha256` says; nothing was stored.
    */
   put(name: ObjectName, bytes: Uint8Array, options: PutOptions): Promise<void>
 
-  /** As `put`, unless `name` is taken, which leaves what is there untouched. Of n racing callers one gets 'stored'. */
+  /**
+   * As `put`, unless `name` is taken, which leaves what is there untouched. Of n racing callers one gets
+   * 'stored'. Where a lost answer made it try again and it then finds exactly these bytes, they count as
+   * its own: 'stored'. So bytes that two writers may race with carry something of the writer (an attempt id).
+   */
   putIfAbsent(name: ObjectName, bytes: Uint8Array, options: PutOptions): Promise<'stored' | 'exists'>
 
   /**
-   * The object's bytes, or those from `offset` for `length` (fewer at its end).
+   * The object's bytes, or those from `offset` for `length` (fewer at its end, none beyond it).
    * A connection that ends early is an error, never a short result.
    * @throws {ObjectNotFoundError}
    */
-  get(name: ObjectName, options: { signal: AbortSignal; range?: { offset: number; length: number } }): Promise<Buffer>
+  get(name: ObjectName, options: GetOptions): Promise<Buffer>
 
-  /** undefined when there is no such object; an unreachable store throws. */
+  /** undefined when there is no such object; an unreachable or missing store throws. */
   stat(name: ObjectName, signal: AbortSignal): Promise<ObjectEntry | undefined>
 
   /** Every object whose name starts with `prefix`, in UTF-8 byte order, page by page as it is consumed. */
-  list(prefix: string, options: { signal: AbortSignal; startAfter?: ObjectName }): AsyncIterable<ObjectEntry>
+  list(prefix: string, options: ListOptions): AsyncIterable<ObjectEntry>
 
-  /** The distinct next name parts below `prefix` ('' or ending in '/'), each as a full prefix ending in '/'. */
+  /**
+   * The distinct next name parts below `prefix` ('' or ending in '/'), each as a full prefix ending in '/',
+   * in byte order. A folder exists as long as an object below it does.
+   */
   listFolders(prefix: string, signal: AbortSignal): AsyncIterable<string>
 
   /** Removes these objects; absent names are no error. Only maintenance and the capability probe call it. */

@@ -1,0 +1,91 @@
+import { randomBytes } from 'node:crypto'
+import { type Command, InvalidArgumentError, Option } from 'commander'
+import { type BackupResult, backupOptionsSchema, newOperationId } from '@tidemark/contracts'
+import { formatBytes, formatDuration } from '@tidemark/kernel'
+import { backupCluster } from '@tidemark/operations'
+import { ApiClient } from '../api-client.ts'
+import type { CliContext } from '../cli-context.ts'
+import { printFacts, printJson } from '../output.ts'
+import type { Act } from '../program.ts'
+
+interface BackupFlags {
+  readonly local?: true
+  readonly checkpoint: 'fast' | 'spread'
+  readonly level?: number
+  readonly maxRate?: number
+  readonly label?: string
+  readonly repository?: string[]
+  readonly verify: boolean
+}
+
+export function addBackupCommands(program: Command, act: Act): void {
+  const backup = program.command('backup').description('take a backup')
+  backup
+    .command('base')
+    .argument('<cluster>')
+    .description('a base backup of a cluster of the configuration')
+    .option('--local', 'do the work in this process, without API and Redis')
+    .addOption(
+      new Option('--checkpoint <mode>', 'how the server starts it').choices(['fast', 'spread']).default('fast'),
+    )
+    .option('--level <n>', 'zstd level, 1 to 19', wholeNumber)
+    .option('--max-rate <KiB/s>', 'throttle, 32 to 1048576', wholeNumber)
+    .option('--label <text>', 'a label for people')
+    .option('--repository <name...>', 'only these repositories of the cluster')
+    .option('--no-verify', 'do not verify it afterwards (through the API)')
+    .action(act(takeBackup))
+}
+
+async function takeBackup(context: CliContext, cluster: string, flags: BackupFlags): Promise<void> {
+  const options = backupOptionsSchema.parse({
+    checkpoint: flags.checkpoint,
+    verifyAfter: flags.verify,
+    ...(flags.level === undefined ? {} : { compressionLevel: flags.level }),
+    ...(flags.maxRate === undefined ? {} : { maxRateKiB: flags.maxRate }),
+    ...(flags.label === undefined ? {} : { label: flags.label }),
+    ...(flags.repository === undefined ? {} : { repositories: flags.repository }),
+  })
+  const result = await context.withProgress(async (report) => {
+    if (flags.local === true) {
+      const operationId = newOperationId('backup', Date.now(), randomBytes(10))
+      return backupCluster(
+        { cluster, operationId, requestedAt: new Date(), options },
+        { ...context.deps, progress: report },
+      )
+    }
+    const api = new ApiClient(context.clientConfig.api, context.signal)
+    const operation = await api.follow(
+      await api.start(`/v1/clusters/${encodeURIComponent(cluster)}/backups`, options),
+      report,
+    )
+    return operation.kind === 'backup' ? operation.result : undefined
+  })
+  if (result === undefined) throw new Error('the operation ended without a result')
+  if (context.json) return printJson(result)
+  printBackup(result)
+}
+
+function printBackup(result: BackupResult): void {
+  printFacts({
+    backup: result.backupId,
+    cluster: result.cluster,
+    verdict:
+      result.verdict === 'damaged'
+        ? 'DAMAGED: the server reported page checksum failures; this is no restorable point'
+        : result.verdict,
+    'start, stop': `${result.startLsn}, ${result.stopLsn} on timeline ${result.timeline}`,
+    files: result.files,
+    size: formatBytes(result.bytes),
+    stored: `${formatBytes(result.storedBytes)} in each repository`,
+    took: formatDuration(result.durationMs),
+    repositories: result.repositories
+      .map(({ name, outcome }) => (outcome === 'stored' ? name : `${name} (DROPPED: a copy is owed)`))
+      .join(', '),
+    verification: result.verifyOperationId,
+  })
+}
+
+export function wholeNumber(text: string): number {
+  if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number')
+  return Number(text)
+}

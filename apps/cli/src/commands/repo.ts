@@ -1,0 +1,107 @@
+import type { Command } from 'commander'
+import { systemClock } from '@tidemark/kernel'
+import { keysOf, openConfiguredSet, openConfiguredStore, repositoryNames, requireName } from '@tidemark/operations'
+import { type RepositoryPlace, initRepositorySet, listRecordNames } from '@tidemark/repository'
+import { printFacts, printJson } from '../output.ts'
+import type { Act } from '../program.ts'
+
+export function addRepoCommands(program: Command, act: Act): void {
+  const repo = program.command('repo').description('repositories')
+  repo
+    .command('init')
+    .argument('[names...]', 'repositories of the configuration (default: all)')
+    .description('make a repository set, or add empty repositories to the one that the others belong to')
+    .action(
+      act(async (context, names: string[]) => {
+        const { deps } = context
+        const { config, signal, logger } = deps
+        await using stores = new AsyncDisposableStack()
+        const places: RepositoryPlace[] = []
+        // All configured ones are opened, so that an empty one joins the set of the others.
+        for (const name of repositoryNames(config, undefined, undefined)) {
+          const repository = config.repositories[name]
+          const wanted = names.length === 0 || names.includes(name)
+          if (repository === undefined) continue
+          const store = stores.use(await openConfiguredStore(repository, deps, wanted))
+          places.push({ name, required: repository.required, store })
+        }
+        for (const name of names) requireName(config, 'repository', name)
+        const { set, created } = await initRepositorySet(places, keysOf(config), config.encryption.publicKey, {
+          clock: systemClock,
+          logger,
+          signal,
+        })
+        if (context.json) return printJson({ setId: set.setId, publicKey: set.publicKey, created })
+        for (const { name, capabilities } of created) {
+          const store = places.find((place) => place.name === name)?.store.url ?? ''
+          process.stdout.write(`made ${name} at ${store}\n`)
+          if (!capabilities.conditionalPut)
+            process.stdout.write('  this store does not enforce conditional puts; unique names decide instead\n')
+          if (!capabilities.checksumAtIngest)
+            process.stdout.write('  this store does not check checksums at ingest; verify after every backup\n')
+        }
+        printFacts({ 'set id': set.setId, 'public key': set.publicKey })
+        process.stdout.write('Pin the public key under encryption.publicKey in tidemark.yaml.\n')
+      }),
+    )
+  repo
+    .command('info')
+    .argument('[names...]', 'repositories of the configuration (default: all)')
+    .description('what the repositories are, what they hold, whether the key opens them')
+    .action(
+      act(async (context, names: string[]) => {
+        const { deps } = context
+        await using opened = await openConfiguredSet(
+          repositoryNames(deps.config, undefined, names.length === 0 ? undefined : names),
+          'read',
+          deps,
+        )
+        const { set } = opened
+        const key =
+          deps.config.encryption.key === undefined
+            ? 'none configured'
+            : await opened
+                .openKeys()
+                .then(({ keyring }) => `opens the keyring (${keyring.dataKeys().length} data keys)`)
+        const repositories = []
+        for (const { name, required, store, marker } of set.repositories) {
+          const backups: Record<string, number> = {}
+          const repository = { name, required, store, marker }
+          for await (const { cluster } of listRecordNames(repository, undefined, context.signal))
+            backups[cluster] = (backups[cluster] ?? 0) + 1
+          repositories.push({
+            name,
+            url: store.url,
+            required,
+            repositoryId: marker.repositoryId,
+            createdAt: marker.createdAt,
+            formatVersion: marker.version,
+            backups,
+          })
+        }
+        if (context.json)
+          return printJson({
+            setId: set.setId,
+            publicKey: set.publicKey,
+            key,
+            repositories,
+            unavailable: opened.unavailable,
+          })
+        printFacts({ 'set id': set.setId, 'public key': set.publicKey, key })
+        for (const repository of repositories) {
+          process.stdout.write(`\n${repository.name}\n`)
+          const held = Object.entries(repository.backups).map(([cluster, count]) => `${cluster}: ${count}`)
+          printFacts({
+            '  url': repository.url,
+            '  required': repository.required ? 'yes' : 'no',
+            '  repository id': repository.repositoryId,
+            '  made': repository.createdAt,
+            '  format version': `${repository.formatVersion} (draft)`,
+            '  backups': held.length === 0 ? 'none' : held.join(', '),
+          })
+        }
+        for (const { name, problem } of opened.unavailable)
+          process.stdout.write(`\n${name}: not available (${problem.code}: ${problem.message})\n`)
+      }),
+    )
+}

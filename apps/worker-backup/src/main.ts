@@ -1,0 +1,29 @@
+/** Takes base backups; a backup that was committed leads to a verify operation. */
+import { KeyMissingError } from '@tidemark/crypto'
+import { systemClock } from '@tidemark/kernel'
+import { hostOf } from '@tidemark/config'
+import { backupCluster } from '@tidemark/operations'
+import { runWorkerApp } from '@tidemark/queue'
+
+await runWorkerApp({
+  name: 'worker-backup',
+  kind: 'backup',
+  check: ({ encryption }) => {
+    if (encryption.key === undefined) throw new KeyMissingError('a backup worker')
+  },
+  process: async (job, { config, host, queue, logger, signal, progress }) => {
+    const { cluster, operationId, options } = job
+    const result = await backupCluster(
+      { cluster, operationId, requestedAt: new Date(job.requestedAt), options },
+      { config, host, clock: systemClock, logger, signal, progress },
+    )
+    if (!options.verifyAfter) return result
+    const owner = hostOf(config, cluster, options.repositories)
+    // The same key on every attempt: however often this operation runs, it asks for one verification.
+    const { operationId: verifyOperationId } = await queue.enqueueVerify(
+      { cluster, backupId: result.backupId },
+      { idempotencyKey: `after-${operationId}`, ...(owner === undefined ? {} : { host: owner }) },
+    )
+    return { ...result, verifyOperationId }
+  },
+})

@@ -1,0 +1,18 @@
+/** Restores into directories of this host. A restore runs once: doing it again is a new operation that somebody asks for. */
+import { KeyMissingError } from '@tidemark/crypto'
+import { systemClock } from '@tidemark/kernel'
+import { restoreConfigured } from '@tidemark/operations'
+import { runWorkerApp } from '@tidemark/queue'
+
+await runWorkerApp({
+  name: 'worker-restore',
+  kind: 'restore',
+  check: ({ encryption }) => {
+    if (encryption.key === undefined) throw new KeyMissingError('a restore worker')
+  },
+  process: ({ cluster, backupId, repository, targetDirectory, profile }, { config, host, logger, signal, progress }) =>
+    restoreConfigured(
+      { backup: backupId, cluster, repository, targetDirectory, profile, owner: undefined, allowDamaged: false },
+      { config, host, clock: systemClock, logger, signal, progress },
+    ),
+})

@@ -1,0 +1,6 @@
+export { MemoryObjectStore } from '../memory/memory-object-store.ts'
+export type { MemoryObjectStoreOptions } from '../memory/memory-object-store.ts'
+export { Faults } from '../memory/faults.ts'
+export type { FaultOptions, StoreMethod } from '../memory/faults.ts'
+export { ManualClock } from './manual-clock.ts'
+export { collect } from './collect.ts'
