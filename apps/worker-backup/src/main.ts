@@ -18,7 +18,7 @@ await runWorkerApp({
       { config, host, clock: systemClock, logger, signal, progress },
     )
     if (!options.verifyAfter) return result
-    const owner = hostOf(config, cluster, options.repositories)
+    const owner = hostOf(config, cluster)
     // The same key on every attempt: however often this operation runs, it asks for one verification.
     const { operationId: verifyOperationId } = await queue.enqueueVerify(
       { cluster, backupId: result.backupId },

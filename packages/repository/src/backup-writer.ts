@@ -7,7 +7,16 @@
 import { createHash } from 'node:crypto'
 import { hostname } from 'node:os'
 import { FORMAT_VERSION, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
-import { type Clock, type Logger, type Lsn, type Problem, formatLsn, randomId, segmentRange, walFileName } from '@tidemark/kernel'
+import {
+  type Clock,
+  type Logger,
+  type Lsn,
+  type Problem,
+  formatLsn,
+  randomId,
+  segmentRange,
+  walFileName,
+} from '@tidemark/kernel'
 import { BackupIncompleteError, DocumentDamagedError, FolderMismatchError, LeaseLostError } from './errors.ts'
 import { ClusterLayout, PACK_TABLE } from './layout.ts'
 import type { FileEntry } from './packs/file-list.ts'
@@ -120,11 +129,9 @@ export class BackupWriter implements AsyncDisposable {
       throw error
     }
     writer.#renewal = setInterval(() => {
-      writer
-        .#renew()
-        .catch((error: unknown) =>
-          deps.logger.warn({ err: error, backupId: writer.backupId }, 'begin object not renewed'),
-        )
+      writer.#renew().catch((error: unknown) =>
+        deps.logger.warn({ err: error, backupId: writer.backupId }, 'begin object not renewed'),
+      )
     }, RENEW_EVERY_MS)
     writer.#renewal.unref()
     return writer

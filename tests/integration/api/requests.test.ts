@@ -17,6 +17,10 @@ beforeEach(async () => {
 })
 afterEach(() => api[Symbol.asyncDispose]())
 
+function raw(payload: string) {
+  return api.app.inject({ method: 'POST', url: backups, payload, headers: { 'content-type': 'application/json' } })
+}
+
 type Answer = Awaited<ReturnType<ApiBench['post']>>
 
 function problemOf(answer: Answer): ProblemDetails {
@@ -163,8 +167,6 @@ describe('refusals', () => {
   })
 
   test('malformed, missing and oversized bodies are problems too', async () => {
-    const raw = (payload: string) =>
-      api.app.inject({ method: 'POST', url: backups, payload, headers: { 'content-type': 'application/json' } })
     expect(problemOf(await raw('{"label":'))).toMatchObject({ status: 400, code: 'BODY_MALFORMED' })
     expect(problemOf(await raw(''))).toMatchObject({ status: 400, code: 'BODY_MISSING' })
     expect(problemOf(await raw(JSON.stringify({ label: 'x'.repeat(20_000) })))).toMatchObject({

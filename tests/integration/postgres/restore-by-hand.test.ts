@@ -1,6 +1,6 @@
 import { segmentNumber, segmentStart, walFileName } from '@tidemark/kernel'
 import { appendSettings, openWalStream, parseServerConfig, quoteSetting, runBaseBackup } from '@tidemark/postgres'
-import { adoptPostgres, freePort, startPostgres, TemporaryFolder } from '@tidemark/testkit'
+import { adoptPostgres, freePort, startPostgres, TemporaryFolder, until } from '@tidemark/testkit'
 import { appendFile, chmod, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -47,6 +47,7 @@ test('a base backup under write load and its WAL alone start as a consistent ser
     }),
   )
   await using restored = await adoptPostgres({ dataDirectory: copy, password: source.password })
+  await until(async () => (await restored.query('SELECT NOT pg_is_in_recovery() AS up'))[0]?.['up'])
 
   // pgbench keeps these four sums equal in every committed state, and in no half-replayed one.
   const [sums] = await restored.query<Record<string, string>>(`SELECT

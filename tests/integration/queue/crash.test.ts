@@ -7,7 +7,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { newOperationId } from '@tidemark/contracts'
 import { startRedis, until } from '@tidemark/testkit'
 import type { TestRedis } from '@tidemark/testkit'
-import { QueueBench, backupResult, connected, restoreRequest, restoreResult } from './fixture.ts'
+import { QueueBench, backupResult, connected, restoreRequest, restoreResult, untilAborted } from './fixture.ts'
 
 let redis: TestRedis
 let bench: QueueBench
@@ -95,10 +95,7 @@ test('a worker outlasts Redis: the job in hand is finished, and further jobs are
   await using own = await startRedis()
   await using bench = new QueueBench(own)
   await connected(bench)
-  let finish = (): void => {}
-  const finished = new Promise<void>((resolve) => {
-    finish = resolve
-  })
+  const { promise: finished, resolve: finish } = Promise.withResolvers<void>()
   await bench.worker({
     kind: 'backup',
     lockDurationMs: 30_000,
@@ -137,4 +134,26 @@ test('a worker that lost its lock aborts its job with the reason', async () => {
   await client.set(raw.toKey(`${operationId}:lock`), 'somebody else')
   await until(() => reason)
   expect(reason).toMatchObject({ code: 'LOCK_LOST' })
+})
+
+test('with Redis gone, workers, watchers and queues can still be shut down', async () => {
+  await using own = await startRedis()
+  const bench = new QueueBench(own)
+  await connected(bench)
+  await bench.worker({ kind: 'backup', abandonMs: 500, process: (_job, { signal }) => untilAborted(signal) })
+  await bench.worker({ kind: 'verify', abandonMs: 500, process: (_job, { signal }) => untilAborted(signal) })
+  const { operationId } = await bench.queue.enqueueBackup({ cluster: 'main' })
+  await bench.reaches(operationId, ['running'])
+  const controller = new AbortController()
+  let seen = 0
+  const watching = (async () => {
+    for await (const _snapshot of bench.queue.watchOperation(operationId, controller.signal)) seen += 1
+  })()
+  await until(() => seen > 0)
+  await own.killHard()
+  const started = performance.now()
+  controller.abort()
+  await watching
+  await bench[Symbol.asyncDispose]()
+  expect(performance.now() - started).toBeLessThan(10_000)
 })

@@ -139,10 +139,7 @@ describe('errors', () => {
 })
 
 test('progress is stored with rate and estimate, at most twice a second', async () => {
-  let release = (): void => {}
-  const released = new Promise<void>((resolve) => {
-    release = resolve
-  })
+  const { promise: released, resolve: release } = Promise.withResolvers<void>()
   await bench.worker({
     kind: 'backup',
     process: async (_job, { progress }) => {
@@ -172,10 +169,7 @@ test('progress is stored with rate and estimate, at most twice a second', async 
 
 describe('shutdown', () => {
   test('an active job may finish before the drain deadline', async () => {
-    let finish = (): void => {}
-    const finished = new Promise<void>((resolve) => {
-      finish = resolve
-    })
+    const { promise: finished, resolve: finish } = Promise.withResolvers<void>()
     const worker = await bench.worker({
       kind: 'backup',
       drainMs: 60_000,
@@ -256,10 +250,7 @@ describe('watching', () => {
         states.push(state)
     })()
     await until(() => states.length === 1)
-    let finish = (): void => {}
-    const finished = new Promise<void>((resolve) => {
-      finish = resolve
-    })
+    const { promise: finished, resolve: finish } = Promise.withResolvers<void>()
     await bench.worker({
       kind: 'backup',
       process: async () => {

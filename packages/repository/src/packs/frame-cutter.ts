@@ -65,9 +65,12 @@ export class FrameCutter {
   endFile(): void {
     const file = this.#pending.at(-1)
     if (file === undefined || file.ended) throw new RangeError('no file is open')
-    if (this.#written !== file.head.size)
-      throw new RangeError(`${file.head.path}: ${this.#written} bytes came, ${file.head.size} were announced`)
+    const announced = file.head.size
+    if (announced !== undefined && this.#written !== announced) {
+      throw new RangeError(`${file.head.path}: ${this.#written} bytes came, ${announced} were announced`)
+    }
     this.#flushOwn()
+    file.size = this.#written
     file.ended = true
     this.#drain()
   }
@@ -112,7 +115,8 @@ export class FrameCutter {
     const file = this.#pending.at(-1)
     if (file === undefined || file.ended) throw new RangeError('no file is open')
     const part = chunk.subarray(0, FRAME_BYTES - frame.used)
-    if (this.#written + part.length > (file.head.size ?? Infinity)) throw new RangeError(`${file.head.path}: more bytes came than announced`)
+    if (this.#written + part.length > (file.head.size ?? Infinity))
+      throw new RangeError(`${file.head.path}: more bytes came than announced`)
     frame.bytes.set(part, frame.used)
     const last = file.pieces.at(-1)
     if (last !== undefined && last.place === frame.place) last.length += part.length

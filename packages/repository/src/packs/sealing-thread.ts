@@ -6,6 +6,7 @@
  * Messages are handled in order; frames that come while no pack is lent wait here (their number is bounded by the writer).
  */
 import { createHash } from 'node:crypto'
+import { releaseBuffers } from '@tidemark/kernel'
 import { parentPort, workerData } from 'node:worker_threads'
 import { MAX_FRAMES, TABLE_ENTRY_BYTES, TRAILER_BYTES } from './pack-layout.ts'
 import { type DataKey, FRAME_BYTES, StreamSealer, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
@@ -60,6 +61,9 @@ export type FromSealingThread =
       readonly digest: string
       readonly sha256: string
     }
+
+/** Frames between two releases of what zlib and the cipher returned. */
+const RELEASE_EVERY = 8
 
 /** What a lent pack buffer must hold: the threshold, one more frame, the frame table, the trailer. */
 export function packBufferBytes(packBytes: number): number {
@@ -153,6 +157,7 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
       }
       waiting.shift()
       const frame = pack.add(new Uint8Array(next.buffer, 0, next.length))
+      if (frame % RELEASE_EVERY === 0) releaseBuffers()
       send({ type: 'sealed', ticket: next.ticket, buffer: next.buffer, ordinal: pack.ordinal, frame }, [next.buffer])
       if (pack.full) closePack()
     }
@@ -187,6 +192,7 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
       identity: { kind: 'wal', ...identity, from: 0, to: segment.length, segmentBytes: segment.length, digest },
     })
     const sha256 = createHash('sha256').update(sealed).digest('hex')
+    releaseBuffers()
     send({ type: 'wal-sealed', ticket, buffer, sealed, digest, sha256 }, [buffer])
   }
 }

@@ -123,6 +123,7 @@ export async function readTimelineHistory(
   const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
   const what = `${fileName} in ${repository.name}`
   const bytes = unsealBytes(stored, keys.dataKey, { kind: 'other', streamId: digest }, what)
-  if (keyedDigest(keys.digestKey, 'history', bytes).toString('hex') !== digest) throw new DocumentDamagedError(what, 'its contents are not those its name says')
+  if (keyedDigest(keys.digestKey, 'history', bytes).toString('hex') !== digest)
+    throw new DocumentDamagedError(what, 'its contents are not those its name says')
   return { fileName, bytes }
 }

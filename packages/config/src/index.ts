@@ -1,0 +1,16 @@
+export { loadConfig } from './load-config.ts'
+export type { LoadConfigOptions } from './load-config.ts'
+export type {
+  ClusterConfig,
+  ClusterNode,
+  Config,
+  FileRepositoryConfig,
+  RepositoryConfig,
+  S3RepositoryConfig,
+  WorkerConfig,
+} from './config.ts'
+export { ConfigInvalidError } from './errors.ts'
+export type { ConfigProblem } from './errors.ts'
+export { hostOf } from './host-of.ts'
+export { isLoopback } from './fields.ts'
+export type { Environment } from './secrets.ts'

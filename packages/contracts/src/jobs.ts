@@ -1,0 +1,109 @@
+/**
+ * What producers put on the queues. Clear text in Redis: ids and names only, never a secret.
+ *
+ * Each schema is checked when the job is added and again when it is taken, since a worker may be a
+ * release older or newer than the API. Unknown keys are errors at both ends.
+ */
+import { z } from 'zod'
+import {
+  absolutePathSchema,
+  backupReferenceSchema,
+  clusterNameSchema,
+  hostNameSchema,
+  repositoryNameSchema,
+  timestampSchema,
+} from './identifiers.ts'
+import { operationIdSchema } from './queues.ts'
+
+export const checkpointSchema = z.enum(['fast', 'spread'])
+
+/** zstd levels that stay usable on a streaming backup. */
+export const compressionLevelSchema = z.int().min(1).max(19)
+
+export const backupOptionsSchema = z.strictObject({
+  /** 'fast' asks the server for an immediate checkpoint; 'spread' waits for the next gentle one. */
+  checkpoint: checkpointSchema.default('fast'),
+  compressionLevel: compressionLevelSchema.exactOptional(),
+  /** KiB per second that the server may send; 32 is PostgreSQL's own minimum, 1 GiB/s its maximum. */
+  maxRateKiB: z.int().min(32).max(1_048_576).exactOptional(),
+  /** Printable, for people. */
+  label: z
+    .string()
+    .min(1)
+    .max(200)
+    .regex(/^\P{Cc}*$/u, { error: 'text without control characters' })
+    .exactOptional(),
+  /** Enqueue a verification of the new backup when it is committed. */
+  verifyAfter: z.boolean().default(true),
+  /** A part of the cluster's repositories; default all of them. */
+  repositories: z.array(repositoryNameSchema).min(1).max(16).exactOptional(),
+})
+
+const envelope = { operationId: operationIdSchema, requestedAt: timestampSchema }
+
+const backupRequest = {
+  cluster: clusterNameSchema,
+  options: backupOptionsSchema.prefault({}),
+}
+export const verifyLevelSchema = z.enum(['packs', 'contents'])
+
+const verifyRequest = {
+  cluster: clusterNameSchema,
+  backupId: backupReferenceSchema,
+  /** 'packs' compares stored bytes with the pack table and needs no key; 'contents' opens every frame. */
+  level: verifyLevelSchema.default('packs'),
+  /** One repository; default every repository of the set that holds the backup. */
+  repository: repositoryNameSchema.exactOptional(),
+}
+
+export const restoreProfileSchema = z.enum(['clone', 'production'])
+
+const restoreRequest = {
+  cluster: clusterNameSchema,
+  backupId: backupReferenceSchema,
+  repository: repositoryNameSchema.exactOptional(),
+  targetDirectory: absolutePathSchema,
+  /** 'clone' cannot touch its source; 'production' takes its place. */
+  profile: restoreProfileSchema.default('clone'),
+  /** The host that owns the target directory; default: whichever restore worker is free. */
+  host: hostNameSchema.exactOptional(),
+}
+
+/** What a caller asks for; the queue adds operationId and requestedAt. */
+export const backupRequestSchema = z.strictObject(backupRequest)
+export const verifyRequestSchema = z.strictObject(verifyRequest)
+export const restoreRequestSchema = z.strictObject(restoreRequest)
+
+export const backupJobSchema = z.strictObject({ ...envelope, ...backupRequest })
+export const verifyJobSchema = z.strictObject({ ...envelope, ...verifyRequest })
+export const restoreJobSchema = z.strictObject({ ...envelope, ...restoreRequest })
+
+export const jobSchemas = { backup: backupJobSchema, verify: verifyJobSchema, restore: restoreJobSchema } as const
+export const requestSchemas = {
+  backup: backupRequestSchema,
+  verify: verifyRequestSchema,
+  restore: restoreRequestSchema,
+} as const
+
+export type BackupOptions = z.infer<typeof backupOptionsSchema>
+export type BackupJob = z.infer<typeof backupJobSchema>
+export type VerifyJob = z.infer<typeof verifyJobSchema>
+export type RestoreJob = z.infer<typeof restoreJobSchema>
+export type VerifyLevel = z.infer<typeof verifyLevelSchema>
+export type RestoreProfile = z.infer<typeof restoreProfileSchema>
+
+/** Requests as callers write them: fields with defaults may be left out. */
+export type BackupRequest = z.input<typeof backupRequestSchema>
+export type VerifyRequest = z.input<typeof verifyRequestSchema>
+export type RestoreRequest = z.input<typeof restoreRequestSchema>
+
+export interface JobOf {
+  backup: BackupJob
+  verify: VerifyJob
+  restore: RestoreJob
+}
+export interface RequestOf {
+  backup: BackupRequest
+  verify: VerifyRequest
+  restore: RestoreRequest
+}

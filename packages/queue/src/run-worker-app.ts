@@ -1,0 +1,74 @@
+/** What every worker app is made of: configuration, Redis, the shared queue and this host's own, health and metrics. */
+import { loadConfig } from '@tidemark/config'
+import type { Config } from '@tidemark/config'
+import { queueName } from '@tidemark/contracts'
+import type { JobOf, OperationKind, ResultOf } from '@tidemark/contracts'
+import { createJobMetrics, createMetrics, runApp, startHealthServer } from '@tidemark/observability'
+import { OperationQueue } from './operation-queue.ts'
+import { connectRedis } from './redis.ts'
+import { startWorker } from './start-worker.ts'
+import type { JobContext } from './start-worker.ts'
+
+export interface WorkerAppContext extends JobContext {
+  readonly config: Config
+  /** What this host calls itself in the configuration. */
+  readonly host: string
+  /** For work that leads to other work. */
+  readonly queue: OperationQueue
+}
+
+export interface WorkerApp<K extends OperationKind> {
+  readonly name: string
+  readonly kind: K
+  /** Throws an OperationalError when this configuration cannot work; called once, before any job is taken. */
+  readonly check: (config: Config) => void
+  readonly process: (job: JobOf[K], context: WorkerAppContext) => Promise<ResultOf[K]>
+}
+
+/** Runs until a signal; see runApp. On SIGTERM readiness goes off first, then jobs are finished or handed back. */
+export async function runWorkerApp<K extends OperationKind>(app: WorkerApp<K>): Promise<void> {
+  await runApp(app.name, async (context) => {
+    const { stack } = context
+    const config = loadConfig()
+    context.setLogLevel(config.logLevel)
+    const { logger } = context
+    for (const warning of config.warnings) logger.warn({ warning }, 'configuration warning')
+    app.check(config)
+    const { concurrency, healthPort, host } = config.workers[app.kind]
+
+    const queues = [queueName(app.kind), queueName(app.kind, host)]
+    const metrics = createMetrics()
+    const jobMetrics = createJobMetrics(metrics, queues)
+    const producing = stack.use(connectRedis(config.redis, 'producer', logger))
+    const queue = stack.use(new OperationQueue({ connection: producing, logger }))
+    const connection = stack.use(connectRedis(config.redis, 'worker', logger))
+    const workers = [undefined, host].map((own) =>
+      stack.use(
+        startWorker({
+          kind: app.kind,
+          ...(own === undefined ? {} : { host: own }),
+          connection: own === undefined ? connection : stack.use(connectRedis(config.redis, 'worker', logger)),
+          concurrency,
+          logger,
+          metrics: jobMetrics,
+          process: (job, jobContext) => app.process(job, { ...jobContext, config, host, queue }),
+        }),
+      ),
+    )
+    const health = stack.use(
+      await startHealthServer({
+        port: healthPort,
+        metrics,
+        checks: {
+          redis: () => producing.checkReady(),
+          worker: async () => {
+            for (const worker of workers)
+              if (!worker.isRunning()) throw new Error(`queue ${worker.queue} is not being served`)
+          },
+        },
+      }),
+    )
+    stack.defer(() => health.beginShutdown())
+    return { queues, concurrency, healthUrl: `http://${health.host}:${health.port}` }
+  })
+}

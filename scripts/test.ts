@@ -1,0 +1,90 @@
+/**
+ * `npm test`: every check there is, cheap ones first; all of them run, also when one fails.
+ *
+ * Writes .reports/summary.json with the totals that the runners reported; a check (format, lint, types, boundaries, knip) counts as one.
+ */
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+
+interface Totals {
+  passed: number
+  failed: number
+  skipped: number
+}
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)))
+const reports = join(root, '.reports')
+const env = { ...process.env, TURBO_TELEMETRY_DISABLED: '1', DO_NOT_TRACK: '1', FORCE_COLOR: '0' }
+const CHECKS: readonly (readonly [name: string, command: string, args: readonly string[]])[] = [
+  ['format', 'turbo', ['run', '//#check:format']],
+  ['lint', 'turbo', ['run', '//#check:lint']],
+  ['types', 'turbo', ['run', '//#check:types']],
+  ['unused code', 'turbo', ['run', '//#check:knip']],
+  ['package boundaries', 'turbo', ['boundaries']],
+]
+const PROJECTS = ['unit', 'conformance', 'integration', 'e2e']
+
+function runs(command: string, args: readonly string[]): boolean {
+  const { status, error } = spawnSync(command, args, { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
+  if (error !== undefined) process.stderr.write(`${command}: ${error.message}\n`)
+  return status === 0
+}
+
+/** @returns what the runner's own report says; a run without a report is one failure. */
+function runProject(project: string): Totals {
+  const report = join(reports, `${project}.json`)
+  const clean = runs('vitest', [
+    'run',
+    '--project',
+    project,
+    '--reporter=default',
+    '--reporter=json',
+    `--outputFile.json=${report}`,
+  ])
+  try {
+    const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(
+      readFileSync(report, 'utf8'),
+    ) as Record<string, number>
+    const failed = numFailedTests ?? 0
+    // A file that cannot be loaded, or an error outside of any test, fails the run without failing a test.
+    return {
+      passed: numPassedTests ?? 0,
+      failed: clean ? failed : Math.max(1, failed),
+      skipped: (numPendingTests ?? 0) + (numTodoTests ?? 0),
+    }
+  } catch {
+    process.stderr.write(`project ${project} left no report\n`)
+    return { passed: 0, failed: 1, skipped: 0 }
+  }
+}
+
+rmSync(reports, { recursive: true, force: true })
+mkdirSync(reports, { recursive: true })
+const totals: Totals = { passed: 0, failed: 0, skipped: 0 }
+const lines: string[] = []
+const wanted = process.argv.slice(2)
+const startedMs = performance.now()
+for (const [name, command, args] of CHECKS) {
+  if (wanted.length > 0) break
+  const passed = runs(command, args)
+  totals[passed ? 'passed' : 'failed'] += 1
+  lines.push(`${passed ? 'ok    ' : 'FAILED'}  ${name}`)
+}
+for (const project of wanted.length > 0 ? wanted : PROJECTS) {
+  const projectMs = performance.now()
+  const result = runProject(project)
+  totals.passed += result.passed
+  totals.failed += result.failed
+  totals.skipped += result.skipped
+  const seconds = ((performance.now() - projectMs) / 1000).toFixed(0)
+  lines.push(
+    `${result.failed === 0 ? 'ok    ' : 'FAILED'}  ${project}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped in ${seconds} s`,
+  )
+}
+writeFileSync(join(reports, 'summary.json'), `${JSON.stringify(totals)}\n`)
+process.stdout.write(
+  `\n${lines.join('\n')}\n${((performance.now() - startedMs) / 1000).toFixed(0)} s in all: ${totals.passed} passed, ${totals.failed} failed, ${totals.skipped} skipped\n`,
+)
+process.exitCode = totals.failed === 0 && totals.passed > 0 ? 0 : 1
