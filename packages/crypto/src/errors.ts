@@ -111,11 +111,12 @@ export class SealRefusedError extends OperationalError {
 export class SignatureRefusedError extends OperationalError {
   override readonly code = 'SIGNATURE_REFUSED'
   override readonly retry = 'never'
-  constructor(what: string, why: 'shape' | 'signature' | 'signer', cause?: unknown) {
+  constructor(what: string, why: 'shape' | 'signature' | 'signer' | 'set', cause?: unknown) {
     const said = {
       shape: 'is damaged: it is not a signed document',
       signature: 'was changed after it was signed',
       signer: 'was signed by a key that this set does not trust',
+      set: 'belongs to another repository set',
     }[why]
     super(`${what} ${said}`, {
       hint: 'do not trust it; compare with another repository of the set, and find out who can write to this one',

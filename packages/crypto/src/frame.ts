@@ -7,6 +7,7 @@
  */
 import { createCipheriv, createDecipheriv, createHmac, timingSafeEqual } from 'node:crypto'
 import { constants, zstdCompressSync, zstdDecompressSync } from 'node:zlib'
+import { freeBuffer } from '@tidemark/kernel'
 import { SealRefusedError } from './errors.ts'
 import type { StreamHeader } from './stream-header.ts'
 import type { StreamKeys } from './stream-keys.ts'
@@ -81,6 +82,7 @@ export function sealFrame(
     const body = cipher.update(payload)
     parts = [frameHeader, body, cipher.final(), cipher.getAuthTag()]
   }
+  if (compressed !== undefined) freeBuffer(compressed)
   return { parts, bytes: FRAME_HEADER_BYTES + padded + tagBytes(suite) }
 }
 
@@ -128,10 +130,11 @@ export function openFrame(
   const position = encodeIndex(index)
   const payload =
     header.suite === 1
-      ? openCbc(header, keys, position, frameHeader, body, tag)
+      ? openCbc(header, keys, position, frameHeader, body, tag, what)
       : openGcm(header, keys, position, frameHeader, body, tag)
   if (payload === undefined) throw new SealRefusedError('frame', what, { offset, index })
   const plaintext = (shape.flags & COMPRESSED) === 0 ? payload : decompress(payload, shape.plaintextBytes, what, index)
+  if (plaintext !== payload) freeBuffer(payload)
   if (plaintext.length !== shape.plaintextBytes) throw new SealRefusedError('frame-shape', what, { offset, index })
   return { plaintext, end: shape.end, last: (shape.flags & LAST) !== 0, table: (shape.flags & TABLE) !== 0 }
 }
@@ -143,6 +146,7 @@ function openCbc(
   frameHeader: Buffer,
   body: Buffer,
   tag: Buffer,
+  what: string,
 ): Buffer | undefined {
   const own = createHmac('sha256', keys.mac)
     .update(header.bound)
@@ -153,8 +157,13 @@ function openCbc(
   if (!timingSafeEqual(own, tag)) return undefined
   const decipher = createDecipheriv('aes-256-cbc', keys.encrypt, cbcIv(keys, position))
   const first = decipher.update(body)
-  const rest = decipher.final()
-  return rest.length === 0 ? first : Buffer.concat([first, rest])
+  try {
+    const rest = decipher.final()
+    return rest.length === 0 ? first : Buffer.concat([first, rest])
+  } catch (cause) {
+    // The tag held, so no attacker learns anything here: a writer that holds the keys padded wrongly.
+    throw new SealRefusedError('frame-shape', what, {}, cause)
+  }
 }
 
 function openGcm(

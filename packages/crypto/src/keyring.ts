@@ -6,7 +6,13 @@
  * Format: docs/repository-format.md, section 5.
  */
 import { randomBytes } from 'node:crypto'
-import { KeyMissingError, SignatureRefusedError, UnknownDataKeyError, WrongKeyError } from './errors.ts'
+import {
+  KeyMissingError,
+  SealRefusedError,
+  SignatureRefusedError,
+  UnknownDataKeyError,
+  WrongKeyError,
+} from './errors.ts'
 import type { KeyEncryptionKey, Wrap } from './key-encryption-key.ts'
 import { DocumentSigner, generateSigningSeed, openSignedDocument } from './signed-document.ts'
 import { FORMAT_VERSION } from './suite.ts'
@@ -99,6 +105,7 @@ export function createKeyring(setId: string, kek: KeyEncryptionKey, now: Date): 
  * @param publicKey the set's public key: pinned, else the one in tidemark.json.
  * @throws {KeyMissingError} no KEK. @throws {WrongKeyError} none of them is asked for.
  * @throws {SignatureRefusedError} a keyring was changed, or belongs to another set.
+ * @throws {SealRefusedError} version: another format version wrote it.
  */
 export function openKeyring(
   setId: string,
@@ -142,8 +149,11 @@ export function openKeyring(
 
 function readPayload(name: string, bytes: Buffer, setId: string, publicKey: string): KeyringPayload {
   const payload = openSignedDocument(bytes, publicKey, name) as KeyringPayload
-  const right = payload.format === 'tidemark-keyring' && payload.version === FORMAT_VERSION && payload.setId === setId
-  if (!right || payload.signing.publicKey !== publicKey || payload.dataKeys.length === 0) {
+  if (payload.format !== 'tidemark-keyring') throw new SignatureRefusedError(name, 'shape')
+  const { version } = payload
+  if (version !== FORMAT_VERSION) throw new SealRefusedError('version', name, { version, readable: [FORMAT_VERSION] })
+  if (payload.setId !== setId) throw new SignatureRefusedError(name, 'set')
+  if (payload.signing.publicKey !== publicKey || payload.dataKeys.length === 0) {
     throw new SignatureRefusedError(name, 'shape')
   }
   return payload

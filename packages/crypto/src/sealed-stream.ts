@@ -1,5 +1,6 @@
 /** Sealing and unsealing of whole streams: small objects in memory, and pipes of any length. */
 import { randomBytes } from 'node:crypto'
+import { freeBuffer } from '@tidemark/kernel'
 import { SealRefusedError } from './errors.ts'
 import { type FrameFlags, type OpenedFrame, type SealedFrame, frameShape, openFrame, sealFrame } from './frame.ts'
 import type { DataKey } from './keyring.ts'
@@ -82,7 +83,9 @@ export function sealBytes(plaintext: Uint8Array, options: SealOptions): Buffer {
     parts.push(...sealer.seal(plaintext.subarray(offset, end), { last: end === plaintext.length, table: false }).parts)
     offset = end
   } while (offset < plaintext.length)
-  return Buffer.concat(parts)
+  const sealed = Buffer.concat(parts)
+  for (const part of parts) freeBuffer(part)
+  return sealed
 }
 
 /** The whole plaintext of a sealed object held in memory. @throws {SealRefusedError} */
@@ -102,7 +105,10 @@ export function unsealBytes(
     if (frame.last) break
   }
   if (offset !== stored.length) throw new SealRefusedError('trailing-bytes', what, { bytes: stored.length - offset })
-  return plaintexts.length === 1 && plaintexts[0] !== undefined ? plaintexts[0] : Buffer.concat(plaintexts)
+  if (plaintexts.length === 1 && plaintexts[0] !== undefined) return plaintexts[0]
+  const whole = Buffer.concat(plaintexts)
+  for (const plaintext of plaintexts) freeBuffer(plaintext)
+  return whole
 }
 
 /** Seals a pipe, a frame at a time. The last frame is only written once `source` has ended without an error. */
@@ -139,7 +145,7 @@ export async function* unsealPipe(
   expected: StreamIdentity | undefined,
   what: string,
 ): AsyncGenerator<Buffer> {
-  const reader = new PipeReader(source)
+  await using reader = new PipeReader(source)
   const opener = new StreamOpener(await reader.read(HEADER_BYTES), keyOf, expected, what)
   for (let index = 0; ; index += 1) {
     const start = await reader.read(FRAME_HEADER_BYTES)
@@ -152,27 +158,38 @@ export async function* unsealPipe(
   if ((await reader.read(1)).length > 0) throw new SealRefusedError('trailing-bytes', what)
 }
 
-/** Reads exact lengths from a pipe; fewer bytes only where it ends. */
-class PipeReader {
+/** Reads exact lengths from a pipe; fewer bytes only where it ends. Disposal closes a pipe that was not read to its end. */
+class PipeReader implements AsyncDisposable {
   readonly #source: AsyncIterator<Uint8Array>
   #held: Buffer[] = []
   #heldBytes = 0
+  #ended = false
 
   constructor(source: AsyncIterable<Uint8Array>) {
     this.#source = source[Symbol.asyncIterator]()
   }
 
   async read(length: number): Promise<Buffer> {
-    while (this.#heldBytes < length) {
+    while (this.#heldBytes < length && !this.#ended) {
       const next = await this.#source.next()
-      if (next.done === true) break
+      if (next.done === true) {
+        this.#ended = true
+        break
+      }
       this.#held.push(Buffer.from(next.value.buffer, next.value.byteOffset, next.value.byteLength))
       this.#heldBytes += next.value.length
     }
-    const all = Buffer.concat(this.#held)
+    const [only] = this.#held
+    // A large chunk is cut up as it lies, not copied for every frame in it.
+    const all = this.#held.length === 1 && only !== undefined ? only : Buffer.concat(this.#held)
     const taken = all.subarray(0, length)
-    this.#held = [all.subarray(taken.length)]
+    this.#held = taken.length === all.length ? [] : [all.subarray(taken.length)]
     this.#heldBytes = all.length - taken.length
     return taken
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    // What a pipe says on being closed early must not hide why it was.
+    if (!this.#ended) await this.#source.return?.().catch(() => {})
   }
 }

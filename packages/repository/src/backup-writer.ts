@@ -13,6 +13,7 @@ import {
   type Lsn,
   type Problem,
   formatLsn,
+  freeBuffer,
   randomId,
   segmentRange,
   walFileName,
@@ -92,7 +93,7 @@ export class BackupWriter implements AsyncDisposable {
   readonly #totals = { files: 0, directories: 0, links: 0, bytes: 0 }
   #startLsn: Lsn | undefined
   #begins = 0
-  #renewedAtMs = 0
+  #renewed: { readonly monotonicMs: number; readonly at: Date } | undefined
   #renewal: NodeJS.Timeout | undefined
 
   private constructor(set: RepositorySet, keys: OpenedKeys, options: BeginOptions, deps: WriterDeps) {
@@ -164,9 +165,10 @@ export class BackupWriter implements AsyncDisposable {
     return this.#cutter.write(chunk)
   }
 
-  async endFile(): Promise<void> {
+  /** A promise only where a part of the file list is being stored: waiting for it bounds memory; its failure comes back in `commit` too. */
+  endFile(): Promise<void> | undefined {
     this.#cutter.endFile()
-    await this.#files.flushFullPart()
+    return this.#files.flushFullPart()
   }
 
   /** Seals one full segment and makes it durable in every repository. @throws {RequiredRepositoryError} */
@@ -175,6 +177,7 @@ export class BackupWriter implements AsyncDisposable {
     const sealed = await this.#packs.sealWal(bytes, { systemId: this.#wal.systemId, timeline, segment })
     const { signal } = this.#deps
     await this.#writer.each((repository) => storeWalSegment(repository, this.#wal, position, sealed, signal), signal)
+    freeBuffer(sealed.sealed)
     this.#walNames.set(segment, this.#wal.objectName(position, sealed.digest).slice(this.#layout.folder.length))
   }
 
@@ -215,7 +218,7 @@ export class BackupWriter implements AsyncDisposable {
       packs,
       fileList,
       wal,
-      history: [],
+      history: this.#historyNames,
     }
     const tableBytes = Buffer.from(`${JSON.stringify(table)}\n`)
     const tableSha256 = sha256(tableBytes)
@@ -299,7 +302,9 @@ export class BackupWriter implements AsyncDisposable {
     }
   }
 
+  /** @throws {LeaseLostError} too late: the attempt's objects may be on their way out, and a new begin object would only hide it. */
   async #renew(): Promise<void> {
+    this.#throwIfLeaseLost()
     const begin: Begin = {
       format: 'tidemark-begin',
       version: FORMAT_VERSION,
@@ -314,16 +319,21 @@ export class BackupWriter implements AsyncDisposable {
       host: hostname(),
       pid: process.pid,
     }
-    const askedAtMs = this.#deps.clock.monotonicMs()
+    const { clock } = this.#deps
+    const asked = { monotonicMs: clock.monotonicMs(), at: clock.now() }
     const document = this.#keys.keyring.signer.sign(begin)
     const name = this.#layout.begin(this.backupId, this.#begins)
     this.#begins += 1
     await this.#writer.put(name, document, sha256(document), this.#deps.signal)
-    this.#renewedAtMs = askedAtMs
+    this.#renewed = asked
   }
 
+  /** By both clocks: the monotonic one stands still while the host sleeps, the other may be set back. */
   #throwIfLeaseLost(): void {
-    const ageMs = this.#deps.clock.monotonicMs() - this.#renewedAtMs
+    if (this.#renewed === undefined) return
+    const { clock } = this.#deps
+    const { monotonicMs, at } = this.#renewed
+    const ageMs = Math.max(clock.monotonicMs() - monotonicMs, clock.now().getTime() - at.getTime())
     if (ageMs > LEASE_MS) throw new LeaseLostError(this.backupId, ageMs)
   }
 

@@ -18,7 +18,9 @@ export class RepositoryExistsError extends OperationalError {
   override readonly retry = 'never'
   constructor(url: string, found: string) {
     super(`${url} is not empty: it holds ${found}`, {
-      hint: 'use it as it is (`tidemark repo info`), or choose an empty prefix; nothing is ever overwritten',
+      hint: found.startsWith('keys/')
+        ? 'a `repo init` that was interrupted leaves keys/ without tidemark.json, and nothing was ever sealed under them: remove them by hand and run it again, or choose an empty prefix'
+        : 'use it as it is (`tidemark repo info`), or choose an empty prefix; nothing is ever overwritten',
       facts: { url, found },
     })
   }
@@ -28,9 +30,11 @@ export class RepositoryExistsError extends OperationalError {
 export class SetMismatchError extends OperationalError {
   override readonly code = 'REPOSITORY_SET_MISMATCH'
   override readonly retry = 'after-operator'
-  constructor(sets: readonly { repository: string; setId: string; publicKey: string }[]) {
+  constructor(sets: readonly { repository: string; setId: string; publicKey: string }[], hint?: string) {
     super('the configured repositories belong to different sets, or to another key than the pinned one', {
-      hint: 'compare the set ids and public keys with `tidemark repo info`; a wrong bucket or prefix is the usual cause',
+      hint:
+        hint ??
+        'compare the set ids and public keys with `tidemark repo info`; a wrong bucket or prefix is the usual cause',
       facts: { sets },
     })
   }

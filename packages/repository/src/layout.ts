@@ -4,6 +4,8 @@ import { walFileName } from '@tidemark/kernel'
 export const MARKER = 'tidemark.json'
 export const KEYS = 'keys/'
 export const CLUSTERS = 'clusters/'
+/** Where capability probes write; to be ignored. */
+export const SCRATCH = 'scratch/'
 
 /** A cluster's name in the configuration and in object names. */
 export const CLUSTER_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/
@@ -11,6 +13,12 @@ export const BACKUP_ID = /^[0-9a-f]{16}$/
 
 export function keyringName(number: number, random: string): string {
   return `${KEYS}keyring-${number}-${random}.json`
+}
+
+/** The number of a keyring's object name, or undefined for a name that is not one. */
+export function keyringNumber(name: string): number | undefined {
+  const match = /^keys\/keyring-(\d{1,9})-[0-9a-f]+\.json$/.exec(name)
+  return match === null ? undefined : Number(match[1])
 }
 
 /** The folder of one database system under one configured name. */

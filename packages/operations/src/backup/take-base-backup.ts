@@ -151,7 +151,7 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
     return committed
   } catch (error) {
     // What broke first is the reason; the rest is its consequence.
-    if (stop.signal.aborted) throw abortError(stop.signal, 'the base backup')
+    if (stop.signal.aborted) throw stop.signal.reason
     throw error
   } finally {
     stop.abort(abortError(AbortSignal.abort(), 'the base backup'))

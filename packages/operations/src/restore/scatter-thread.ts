@@ -5,6 +5,7 @@
  * path in the file list can only reach what the restore has made.
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { freeBuffer } from '@tidemark/kernel'
 import { PackReader } from '@tidemark/repository'
 import { TargetWriteError } from '../errors.ts'
 import { type PrepareThread, type ThreadKeys, serveThread } from '../threads/serve-thread.ts'
@@ -49,6 +50,7 @@ function scatter(request: ScatterRequest, keyOf: (id: string) => Uint8Array): nu
         at + WRITE_COLUMNS,
       )
       if (wanted !== frame) {
+        freeBuffer(plaintext)
         plaintext = pack.open(wanted)
         frame = wanted
       }
@@ -69,6 +71,8 @@ function scatter(request: ScatterRequest, keyOf: (id: string) => Uint8Array): nu
     return bytes
   } finally {
     for (const descriptor of descriptors.values()) closeSync(descriptor)
+    freeBuffer(plaintext)
+    freeBuffer(new Uint8Array(stored))
   }
 }
 

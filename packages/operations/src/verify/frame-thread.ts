@@ -1,4 +1,5 @@
 /** The thread that holds packs and opens their frames on request, checking each against its keyed digest. */
+import { freeBuffer } from '@tidemark/kernel'
 import { keyedDigest } from '@tidemark/crypto'
 import { DocumentDamagedError, PackReader } from '@tidemark/repository'
 import { type PrepareThread, type ThreadKeys, serveThread } from '../threads/serve-thread.ts'
@@ -22,6 +23,7 @@ export type FrameReply = Uint8Array | undefined
 interface Held {
   readonly reader: PackReader
   readonly seen: Uint8Array
+  readonly stored: ArrayBuffer
   readonly what: string
 }
 
@@ -43,7 +45,7 @@ const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
       case 'load': {
         const { backupId, ordinal, what } = request
         const reader = new PackReader(Buffer.from(request.stored), { backupId, ordinal }, keyOf, what)
-        held.set(request.pack, { reader, seen: new Uint8Array(reader.frames), what })
+        held.set(request.pack, { reader, seen: new Uint8Array(reader.frames), stored: request.stored, what })
         return { reply: undefined }
       }
       case 'open': {
@@ -55,9 +57,11 @@ const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
         return { reply: own, transfer: [own.buffer as ArrayBuffer] }
       }
       case 'drop': {
-        const seen = held.get(request.pack)?.seen ?? new Uint8Array(0)
-        for (const [frame, done] of seen.entries()) if (done === 0) open(request.pack, frame)
+        const dropped = held.get(request.pack)
+        if (dropped === undefined) return { reply: undefined }
+        for (const [frame, done] of dropped.seen.entries()) if (done === 0) freeBuffer(open(request.pack, frame))
         held.delete(request.pack)
+        freeBuffer(new Uint8Array(dropped.stored))
         return { reply: undefined }
       }
       default:

@@ -19,6 +19,9 @@ export class FileListWriter {
   readonly #parts: SealedObject[] = []
   #entries: Buffer[] = []
   #entryBytes = 0
+  #ordinals = 0
+  /** Parts are stored one after the other: the list is in the order of its parts. */
+  #stored: Promise<void> = Promise.resolve()
 
   constructor(options: FileListWriterOptions) {
     this.#options = options
@@ -30,23 +33,35 @@ export class FileListWriter {
     this.#entryBytes += bytes.length
   }
 
-  /** Stores a part when enough has come; call it now and then while adding. */
-  async flushFullPart(): Promise<void> {
-    if (this.#entryBytes >= PART_BYTES) await this.#storePart()
+  /**
+   * Stores a part when enough has come; call it now and then while adding. Who does not wait for the promise
+   * holds more in memory, and learns of its failure from the next call, or from `finish`.
+   */
+  flushFullPart(): Promise<void> | undefined {
+    return this.#entryBytes < PART_BYTES ? undefined : this.#beginPart()
   }
 
   /** The parts in order; at least one. */
   async finish(): Promise<SealedObject[]> {
-    if (this.#entryBytes > 0 || this.#parts.length === 0) await this.#storePart()
+    if (this.#entryBytes > 0 || this.#ordinals === 0) void this.#beginPart()
+    await this.#stored
     return this.#parts
   }
 
-  async #storePart(): Promise<void> {
+  #beginPart(): Promise<void> {
     const plaintext = Buffer.concat(this.#entries)
     this.#entries = []
     this.#entryBytes = 0
+    this.#ordinals += 1
+    const ordinal = this.#ordinals
+    const stored = this.#stored.then(() => this.#storePart(ordinal, plaintext))
+    stored.catch(() => {})
+    this.#stored = stored
+    return stored
+  }
+
+  async #storePart(ordinal: number, plaintext: Buffer): Promise<void> {
     const { backupId, keyring, suite, store } = this.#options
-    const ordinal = this.#parts.length + 1
     const bytes = sealBytes(plaintext, {
       suite,
       dataKey: keyring.writeKey,

@@ -4,6 +4,7 @@
  * Encoding and decoding stream: neither side holds the list. Names arrive from PostgreSQL and, on the way back, from a
  * store; the decoder refuses any that could leave the target directory. Format: docs/repository-format.md, section 4.
  */
+import { FRAME_BYTES } from '@tidemark/crypto'
 import { DocumentDamagedError } from '../errors.ts'
 
 const FIXED_BYTES = 28
@@ -21,6 +22,7 @@ export interface Extent {
 
 export interface FileEntry {
   readonly type: keyof typeof TYPES
+  /** One character per byte (latin1), as `linkTarget`: names need not be UTF-8. */
   readonly path: string
   /** Permission bits. */
   readonly mode: number
@@ -31,7 +33,10 @@ export interface FileEntry {
   readonly extents: readonly Extent[]
 }
 
+/** @throws {RangeError} an entry that no reader would take: better no backup than one that cannot be restored. */
 export function encodeFileEntry(entry: FileEntry): Buffer {
+  if (!isSafePath(entry.path) || !isByteString(entry.path) || !isByteString(entry.linkTarget))
+    throw new RangeError(`not a path inside a data directory: ${JSON.stringify(entry.path)}`)
   const path = Buffer.from(entry.path, 'latin1')
   const target = Buffer.from(entry.linkTarget, 'latin1')
   if (path.length > 0xffff || target.length > 0xffff) throw new RangeError(`path too long: ${entry.path.slice(0, 80)}…`)
@@ -72,11 +77,19 @@ export function* decodeFileEntries(part: Buffer, what: string): Generator<FileEn
     const path = part.toString('latin1', pathStart, pathStart + pathBytes)
     if (!isSafePath(path))
       throw new DocumentDamagedError(what, `${JSON.stringify(path)} is no path inside a data directory`)
+    const mode = part.readUInt16BE(at + 2)
     const size = Number(part.readBigUInt64BE(at + 12))
+    const fits =
+      part.readUInt8(at + 1) === 0 &&
+      mode <= 0o7777 &&
+      Number.isSafeInteger(size) &&
+      (type === 'file' || (size === 0 && extentCount === 0)) &&
+      (type === 'symlink' || targetBytes === 0)
+    if (!fits) throw new DocumentDamagedError(what, `the entry of ${path} has fields that a ${type} cannot have`)
     yield {
       type,
       path,
-      mode: part.readUInt16BE(at + 2),
+      mode,
       modifiedAt: Number(part.readBigInt64BE(at + 4)),
       size,
       linkTarget: part.toString('latin1', pathStart + pathBytes, pathStart + pathBytes + targetBytes),
@@ -100,6 +113,9 @@ function decodeExtents(bytes: Buffer, size: number, what: string): Extent[] {
     if (extent.fileOffset < reached || extent.fileOffset + extent.length > size) {
       throw new DocumentDamagedError(what, 'its extents overlap or exceed its size')
     }
+    if (extent.length === 0 || extent.frameOffset + extent.length > FRAME_BYTES) {
+      throw new DocumentDamagedError(what, 'an extent is empty or does not lie in one frame')
+    }
     reached = extent.fileOffset + extent.length
     extents.push(extent)
   }
@@ -111,6 +127,10 @@ function typeOf(value: number, what: string): FileEntry['type'] {
   if (value === TYPES.directory) return 'directory'
   if (value === TYPES.symlink) return 'symlink'
   throw new DocumentDamagedError(what, `entry type ${value} is unknown`)
+}
+
+function isByteString(text: string): boolean {
+  return Buffer.from(text, 'latin1').toString('latin1') === text
 }
 
 /** Relative, and of parts that stay below the directory they are joined to. */

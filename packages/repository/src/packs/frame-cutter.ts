@@ -10,6 +10,8 @@ import type { FileEntry } from './file-list.ts'
 import type { FrameLocation, PackWriter } from './pack-writer.ts'
 
 const OWN_FRAME_FROM = FRAME_BYTES / 4
+/** Pieces that may wait for one that stands before them in a shared frame: 4 GiB of large files. */
+const MAX_WAITING_PIECES = 4096
 
 /** A frame being filled. */
 interface OpenFrame {
@@ -36,6 +38,7 @@ export class FrameCutter {
   #shared: OpenFrame | undefined
   #own: OpenFrame | undefined
   #written = 0
+  #waitingPieces = 0
 
   /** @param emit takes each finished entry; extents name packs by table index (ordinal − 1). */
   constructor(packs: PackWriter, emit: (entry: FileEntry) => void) {
@@ -73,6 +76,8 @@ export class FrameCutter {
     file.size = this.#written
     file.ended = true
     this.#drain()
+    // Behind a small file in a frame that does not fill, the entries of all large ones would pile up.
+    if (this.#waitingPieces > MAX_WAITING_PIECES) this.#flushShared()
   }
 
   /** Hands over what is left. All entries are out once the pack writer has finished. */
@@ -120,8 +125,10 @@ export class FrameCutter {
     frame.bytes.set(part, frame.used)
     const last = file.pieces.at(-1)
     if (last !== undefined && last.place === frame.place) last.length += part.length
-    else
+    else {
       file.pieces.push({ fileOffset: this.#written, length: part.length, frameOffset: frame.used, place: frame.place })
+      this.#waitingPieces += 1
+    }
     frame.used += part.length
     this.#written += part.length
     if (frame.used === FRAME_BYTES) {
@@ -160,6 +167,7 @@ export class FrameCutter {
         extents.push({ fileOffset, length, pack: place.at.ordinal - 1, frame: place.at.frame, frameOffset })
       }
       this.#pending.shift()
+      this.#waitingPieces -= first.pieces.length
       this.#emit({ ...first.head, size: first.size, extents })
     }
   }

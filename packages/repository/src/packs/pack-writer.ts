@@ -7,7 +7,7 @@
  */
 import { Worker } from 'node:worker_threads'
 import { type Keyring, FRAME_BYTES, type SuiteName } from '@tidemark/crypto'
-import { abortError } from '@tidemark/kernel'
+import { AbortedError, abortError } from '@tidemark/kernel'
 import type { PackEntry } from '../records/documents.ts'
 import { packName } from '../layout.ts'
 import {
@@ -138,6 +138,7 @@ export class PackWriter implements AsyncDisposable {
   async finish(): Promise<PackEntry[]> {
     await this.#idle()
     await new Promise<void>((resolve, reject) => {
+      if (this.#failure !== undefined) return reject(this.#failure.error)
       this.#closing = { left: this.#threads.length, settle: { resolve, reject } }
       for (const thread of this.#threads) this.#post(thread, { type: 'close' })
     })
@@ -149,6 +150,8 @@ export class PackWriter implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposing = true
     this.#options.signal.removeEventListener('abort', this.#onAbort)
+    // Nobody who still waits would ever hear from a thread again.
+    this.#fail(new AbortedError('writing packs'))
     await Promise.all(this.#threads.map(({ worker }) => worker.terminate()))
     await Promise.allSettled(this.#uploads)
   }
@@ -170,8 +173,7 @@ export class PackWriter implements AsyncDisposable {
   #receive(thread: Thread, message: FromSealingThread): void {
     switch (message.type) {
       case 'sealed': {
-        this.#located.get(message.ticket)?.({ ordinal: message.ordinal, frame: message.frame })
-        this.#located.delete(message.ticket)
+        this.#locate(message)
         this.#answered(thread)
         const waiter = this.#frameWaiters.shift()
         if (waiter === undefined) this.#freeFrames.push(message.buffer)
@@ -196,6 +198,17 @@ export class PackWriter implements AsyncDisposable {
       }
       default:
         return message satisfies never
+    }
+  }
+
+  #locate({ ticket, ordinal, frame }: Extract<FromSealingThread, { type: 'sealed' }>): void {
+    const located = this.#located.get(ticket)
+    this.#located.delete(ticket)
+    try {
+      located?.({ ordinal, frame })
+    } catch (error) {
+      // Thrown on, it would end the process: nobody called this.
+      this.#fail(error)
     }
   }
 

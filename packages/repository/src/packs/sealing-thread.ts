@@ -6,7 +6,7 @@
  * Messages are handled in order; frames that come while no pack is lent wait here (their number is bounded by the writer).
  */
 import { createHash } from 'node:crypto'
-import { releaseBuffers } from '@tidemark/kernel'
+import { freeBuffer } from '@tidemark/kernel'
 import { parentPort, workerData } from 'node:worker_threads'
 import { MAX_FRAMES, TABLE_ENTRY_BYTES, TRAILER_BYTES } from './pack-layout.ts'
 import { type DataKey, FRAME_BYTES, StreamSealer, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
@@ -56,14 +56,10 @@ export type FromSealingThread =
   | {
       readonly type: 'wal-sealed'
       readonly ticket: number
-      readonly buffer: ArrayBuffer
       readonly sealed: Uint8Array
       readonly digest: string
       readonly sha256: string
     }
-
-/** Frames between two releases of what zlib and the cipher returned. */
-const RELEASE_EVERY = 8
 
 /** What a lent pack buffer must hold: the threshold, one more frame, the frame table, the trailer. */
 export function packBufferBytes(packBytes: number): number {
@@ -130,6 +126,7 @@ class OpenPack {
     part.copy(this.#bytes, this.#used)
     this.#hash.update(part)
     this.#used += part.length
+    freeBuffer(part)
   }
 }
 
@@ -157,7 +154,6 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
       }
       waiting.shift()
       const frame = pack.add(new Uint8Array(next.buffer, 0, next.length))
-      if (frame % RELEASE_EVERY === 0) releaseBuffers()
       send({ type: 'sealed', ticket: next.ticket, buffer: next.buffer, ordinal: pack.ordinal, frame }, [next.buffer])
       if (pack.full) closePack()
     }
@@ -185,15 +181,17 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
   function sealWal({ ticket, buffer, identity }: Extract<ToSealingThread, { type: 'wal' }>): void {
     const segment = new Uint8Array(buffer)
     const digest = keyedDigest(data.digestKey, 'wal', segment).toString('hex')
-    const sealed = sealBytes(segment, {
+    const whole = sealBytes(segment, {
       suite: data.suite,
       dataKey: data.dataKey,
       compressionLevel: data.compressionLevel,
       identity: { kind: 'wal', ...identity, from: 0, to: segment.length, segmentBytes: segment.length, digest },
     })
+    freeBuffer(segment)
+    // A copy where the bytes are so few that they lie in Node's shared pool, which cannot be transferred.
+    const sealed = whole.byteLength === whole.buffer.byteLength ? whole : new Uint8Array(whole)
     const sha256 = createHash('sha256').update(sealed).digest('hex')
-    releaseBuffers()
-    send({ type: 'wal-sealed', ticket, buffer, sealed, digest, sha256 }, [buffer])
+    send({ type: 'wal-sealed', ticket, sealed, digest, sha256 }, [sealed.buffer as ArrayBuffer])
   }
 }
 

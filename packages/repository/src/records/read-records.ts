@@ -1,10 +1,10 @@
 /** Commit records as a reader finds them. A backup that is not here does not exist. */
 import { createHash } from 'node:crypto'
 import { openSignedDocument } from '@tidemark/crypto'
-import { type Problem, problemOf } from '@tidemark/kernel'
+import { type Problem, problemOf, throwIfAborted } from '@tidemark/kernel'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
-import { CLUSTERS, ClusterLayout, PACK_TABLE, parseRecordName } from '../layout.ts'
+import { CLUSTERS, ClusterLayout, PACK_TABLE, compactTime, parseRecordName } from '../layout.ts'
 import type { Repository, RepositorySet } from '../set/repository.ts'
 import {
   type CommitRecord,
@@ -49,7 +49,8 @@ async function* folders(repository: Repository, prefix: string, signal: AbortSig
 }
 
 /**
- * A record, after its signature held and it turned out to be the one its name says.
+ * A record, after its signature held and it turned out to be the one its name says, in every part: under a later
+ * time, a copy of an old record would pass for the newest backup.
  *
  * @throws {SignatureRefusedError} @throws {DocumentDamagedError} @throws {FormatVersionError}
  */
@@ -66,9 +67,10 @@ export async function readRecord(
     record.backupId !== at.backupId ||
     record.cluster !== at.cluster ||
     record.systemId !== at.systemId ||
+    compactTime(new Date(record.stoppedAt)) !== at.stoppedAt ||
     record.setId !== repository.marker.setId
   ) {
-    throw new DocumentDamagedError(what, 'it is the record of another backup')
+    throw new DocumentDamagedError(what, 'it is the record of another backup, or lies under another name than its own')
   }
   return record
 }
@@ -114,6 +116,7 @@ export async function findBackup(
   let unread: unknown
   for (const repository of repositories) {
     try {
+      throwIfAborted(signal, 'the search for the backup')
       const names: RecordName[] = []
       for await (const at of listRecordNames(repository, cluster, signal)) {
         if (wanted === 'latest' || at.backupId.startsWith(wanted)) names.push(at)
@@ -140,8 +143,17 @@ async function theOne(
 ): Promise<CommitRecord | undefined> {
   const ids = new Set(names.map(({ backupId }) => backupId))
   if (ids.size > 1) throw new BackupAmbiguousError(wanted, [...ids])
-  const [at] = names
-  return at === undefined ? undefined : readRecord(repository, publicKey, at, signal)
+  let unread: unknown
+  for (const at of names) {
+    try {
+      return await readRecord(repository, publicKey, at, signal)
+    } catch (error) {
+      // Another name may hold the true one: a false record beside it must not hide it.
+      unread ??= error
+    }
+  }
+  if (unread !== undefined) throw unread
+  return undefined
 }
 
 async function newestIntact(

@@ -1,10 +1,18 @@
 /** One repository: a store with the right marker in it. */
 import { randomBytes } from 'node:crypto'
-import { FORMAT_VERSION, type KeyEncryptionKey, type Keyring, createKeyring, openKeyring } from '@tidemark/crypto'
+import {
+  FORMAT_VERSION,
+  type KeyEncryptionKey,
+  type Keyring,
+  SignatureRefusedError,
+  createKeyring,
+  openKeyring,
+  openSignedDocument,
+} from '@tidemark/crypto'
 import { type Clock, type Logger, randomId } from '@tidemark/kernel'
 import { ObjectNotFoundError, type ObjectStore, type StoreCapabilities } from '@tidemark/storage'
 import { NotARepositoryError, RepositoryExistsError, SetMismatchError } from '../errors.ts'
-import { KEYS, MARKER, keyringName } from '../layout.ts'
+import { KEYS, MARKER, SCRATCH, keyringName, keyringNumber } from '../layout.ts'
 import { type Marker, markerSchema, parseJsonDocument } from '../records/documents.ts'
 
 /** A configured place: its name, its store, and whether a backup may succeed without it. */
@@ -72,17 +80,51 @@ function makeSet(repositories: readonly Repository[], pinned: string | undefined
   return { setId, publicKey, repositories }
 }
 
-/** All keyring documents of a repository, oldest number first. */
+/** All keyring documents of a repository, oldest number first. Whatever else lies in the folder is not ours. */
 export async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
   const keyrings: StoredKeyring[] = []
   for await (const { name } of repository.store.list(KEYS, { signal })) {
-    keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })
+    if (keyringNumber(name) !== undefined) keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })
   }
-  return keyrings.toSorted((a, b) => keyringNumber(a.name) - keyringNumber(b.name))
+  return keyrings.toSorted(byNumber)
 }
 
-function keyringNumber(name: string): number {
-  return Number(/keyring-(\d+)-/.exec(name)?.[1] ?? 0)
+function byNumber(a: StoredKeyring, b: StoredKeyring): number {
+  return (keyringNumber(a.name) ?? 0) - (keyringNumber(b.name) ?? 0)
+}
+
+/**
+ * The keyrings of a set, each from the first repository whose copy has a signature that holds: one damaged copy must
+ * not lock the others' backups. A keyring that is right nowhere stays in, so that opening it says so.
+ *
+ * @throws what the repositories threw, when none of them gave any.
+ */
+async function readSetKeyrings(set: RepositorySet, signal: AbortSignal): Promise<StoredKeyring[]> {
+  const documents = new Map<string, StoredKeyring & { readonly signed: boolean }>()
+  let unread: unknown
+  for (const repository of set.repositories) {
+    try {
+      for (const { name, bytes } of await readKeyrings(repository, signal)) {
+        if (documents.get(name)?.signed === true) continue
+        documents.set(name, { name, bytes, signed: isSigned(bytes, set.publicKey) })
+      }
+    } catch (error) {
+      if (signal.aborted) throw error
+      unread ??= error
+    }
+  }
+  if (documents.size === 0 && unread !== undefined) throw unread
+  return [...documents.values()].map(({ name, bytes }) => ({ name, bytes })).toSorted(byNumber)
+}
+
+function isSigned(bytes: Buffer, publicKey: string): boolean {
+  try {
+    openSignedDocument(bytes, publicKey, 'keyring')
+    return true
+  } catch (error) {
+    if (error instanceof SignatureRefusedError) return false
+    throw error
+  }
 }
 
 export interface OpenedKeys {
@@ -91,28 +133,19 @@ export interface OpenedKeys {
 }
 
 /**
- * The set's keys, from the first repository that gives them.
+ * The set's keys, from the keyrings of all its repositories that answer.
  *
- * @throws {KeyMissingError} @throws {WrongKeyError} @throws {SignatureRefusedError} at once: another repository would not help.
+ * @throws {KeyMissingError} @throws {WrongKeyError}
+ * @throws {SignatureRefusedError} a keyring is damaged in every repository that has it.
  */
 export async function openKeys(
   set: RepositorySet,
   keks: readonly KeyEncryptionKey[],
   signal: AbortSignal,
 ): Promise<OpenedKeys> {
-  const documents = new Map<string, StoredKeyring>()
-  let unread: unknown
-  for (const repository of set.repositories) {
-    try {
-      for (const document of await readKeyrings(repository, signal)) documents.set(document.name, document)
-    } catch (error) {
-      unread = error
-    }
-  }
-  const all = [...documents.values()].toSorted((a, b) => keyringNumber(a.name) - keyringNumber(b.name))
-  const newest = all.at(-1)
-  if (newest === undefined && unread !== undefined) throw unread
-  const keyring = openKeyring(set.setId, all, keks, set.publicKey)
+  const documents = await readSetKeyrings(set, signal)
+  const keyring = openKeyring(set.setId, documents, keks, set.publicKey)
+  const newest = documents.at(-1)
   if (newest === undefined) throw new RangeError('a keyring without documents')
   return { keyring, newest }
 }
@@ -145,6 +178,13 @@ export async function initRepositorySet(
     else existing.push(await openExisting(place, found, signal))
   }
   const [target] = existing
+  // A new set makes a new key pair, so it cannot have the pinned one: said before anything is written.
+  if (target === undefined && pinned !== undefined) {
+    throw new SetMismatchError(
+      [],
+      'a new set makes its own key pair: take the pinned public key out of the configuration, run `tidemark repo init`, and pin the new one; if the set exists already, name one of its repositories too',
+    )
+  }
   if (empty.length === 0 && target !== undefined) throw new RepositoryExistsError(target.store.url, MARKER)
   const [kek] = keks
   if (target === undefined && kek === undefined) openKeyring('', [], keks, '')
@@ -197,16 +237,15 @@ function newKeys(kek: KeyEncryptionKey, now: Date): SetKeys {
   }
 }
 
+/** What a new place of an existing set gets: the very bytes of its keyrings, opened first. */
 async function keysOf(set: RepositorySet, keks: readonly KeyEncryptionKey[], signal: AbortSignal): Promise<SetKeys> {
-  await openKeys(set, keks, signal)
-  const documents = new Map<string, StoredKeyring>()
-  for (const repository of set.repositories) {
-    for (const document of await readKeyrings(repository, signal)) documents.set(document.name, document)
-  }
-  return { setId: set.setId, publicKey: set.publicKey, documents: [...documents.values()] }
+  const documents = await readSetKeyrings(set, signal)
+  openKeyring(set.setId, documents, keks, set.publicKey)
+  return { setId: set.setId, publicKey: set.publicKey, documents }
 }
 
+/** Something that makes a place not empty; what a capability probe left there does not. */
 async function firstObject(store: ObjectStore, signal: AbortSignal): Promise<string | undefined> {
-  for await (const { name } of store.list('', { signal })) return name
+  for await (const { name } of store.list('', { signal })) if (!name.startsWith(SCRATCH)) return name
   return undefined
 }
