@@ -13,7 +13,7 @@ import type { Problem } from '@tidemark/contracts'
 import type { OperationQueue } from '@tidemark/queue'
 import { sendProblem } from './problems.ts'
 
-export const BOARD_PATH = '/queues'
+const BOARD_PATH = '/queues'
 
 const READ_ONLY: Problem = {
   code: 'BOARD_READ_ONLY',

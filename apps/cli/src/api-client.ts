@@ -11,8 +11,10 @@ import {
 
 const POLL_MS = 400
 const REQUEST_MS = 10_000
+/** An API or a Redis that restarts is waited for this long. */
+const PATIENCE_MS = 60_000
 
-export class ApiUnreachableError extends OperationalError {
+class ApiUnreachableError extends OperationalError {
   override readonly code = 'API_UNREACHABLE'
   override readonly retry = 'backoff'
   constructor(url: string, cause: unknown) {
@@ -20,6 +22,18 @@ export class ApiUnreachableError extends OperationalError {
       hint: 'start it, check api.host and api.port in tidemark.yaml, or do the work in this process with --local',
       facts: { url },
       cause,
+    })
+  }
+}
+
+/** Ctrl-C ends the looking on, not the operation. */
+class FollowingStoppedError extends OperationalError {
+  override readonly code = 'ABORTED'
+  override readonly retry = 'backoff'
+  constructor(location: string) {
+    super('stopped following the operation, which goes on', {
+      hint: `see how it goes: curl ${location}`,
+      facts: { location },
     })
   }
 }
@@ -45,8 +59,28 @@ export class ApiClient {
 
   /** Follows an operation to its end; a restart of the API in between is waited out. @throws {RelayedError} how it failed. */
   async follow(operationId: string, report: ReportProgress): Promise<Operation> {
+    try {
+      return await this.#follow(operationId, report)
+    } catch (error) {
+      if (!this.#signal.aborted) throw error
+      throw new FollowingStoppedError(`${this.#base}/v1/operations/${operationId}`)
+    }
+  }
+
+  async #follow(operationId: string, report: ReportProgress): Promise<Operation> {
+    let answeredMs = systemClock.monotonicMs()
     for (;;) {
-      const operation = operationSchema.parse(await this.#request(`/v1/operations/${operationId}`, {}))
+      const answer = await this.#request(`/v1/operations/${operationId}`, {}).catch((error: unknown) => {
+        const passes = error instanceof OperationalError && error.retry === 'backoff' && !this.#signal.aborted
+        if (passes && systemClock.monotonicMs() - answeredMs < PATIENCE_MS) return undefined
+        throw error
+      })
+      if (answer === undefined) {
+        await systemClock.sleep(POLL_MS, this.#signal)
+        continue
+      }
+      answeredMs = systemClock.monotonicMs()
+      const operation = operationSchema.parse(answer)
       if (operation.progress !== undefined) {
         const { phase, bytesDone, bytesTotal, bytesStored, files } = operation.progress
         report({

@@ -31,6 +31,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   REPOSITORY_EXISTS: EXIT.refused,
   RESTORE_UNSUPPORTED: EXIT.refused,
   BACKUP_AMBIGUOUS: EXIT.usage,
+  USAGE: EXIT.usage,
 }
 
 export function exitCodeOf({ code, retry }: Problem): number {

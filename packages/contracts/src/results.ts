@@ -12,7 +12,7 @@ import { verifyLevelSchema } from './jobs.ts'
 import { operationIdSchema } from './queues.ts'
 
 /** The commit record's word. 'damaged': all bytes arrived, but the server reported page-checksum failures; no restorable point. */
-export const verdictSchema = z.enum(['intact', 'damaged'])
+const verdictSchema = z.enum(['intact', 'damaged'])
 
 export const backupResultSchema = z.strictObject({
   backupId: backupIdSchema,

@@ -27,9 +27,7 @@ interface Standards {
   readonly ed25519: { name: string; seed: string; publicKey: string; message: string; signature: string }[]
 }
 
-const standards = JSON.parse(
-  readFileSync(new URL('../vectors/standards.json', import.meta.url), 'utf8'),
-) as Standards
+const standards = JSON.parse(readFileSync(new URL('../vectors/standards.json', import.meta.url), 'utf8')) as Standards
 const hex = (text: string): Buffer => Buffer.from(text, 'hex')
 const FRAME_START = 12
 
@@ -80,9 +78,7 @@ test.each(standards.aes256Gcm)('AES-256-GCM, $name, both ways', ({ key, iv, plai
 test('frame 0 of suite 2 has the all-zero nonce: the ciphertext of GCM test case 14', () => {
   const zero = standards.aes256Gcm.find(({ name }) => name === 'test case 14')
   const stream = streamUnder(2, hex(zero?.key ?? ''))
-  const sealed = Buffer.concat(
-    sealFrame(stream, 0, hex(zero?.plaintext ?? ''), { last: false, table: false }, 0).parts,
-  )
+  const sealed = Buffer.concat(sealFrame(stream, 0, hex(zero?.plaintext ?? ''), { last: false, table: false }, 0).parts)
   expect(sealed.toString('hex', FRAME_START, FRAME_START + 16)).toBe(zero?.ciphertext)
 })
 

@@ -74,7 +74,7 @@ async function receiveBaseBackup(
 }
 
 /** The command of PostgreSQL 15 and later (doc: "Streaming Replication Protocol", BASE_BACKUP). */
-export function baseBackupCommand(options: BaseBackupOptions): string {
+function baseBackupCommand(options: BaseBackupOptions): string {
   const { label, checkpoint, maxRateKiB } = options
   if (maxRateKiB !== undefined && !(Number.isInteger(maxRateKiB) && maxRateKiB >= 32 && maxRateKiB <= 1_048_576)) {
     throw new RangeError(`maxRateKiB must be a whole number from 32 to 1048576, not ${maxRateKiB}`)

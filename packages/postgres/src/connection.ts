@@ -7,7 +7,7 @@ import { nodeErrorCode, translateServerError, type ConnectionMode } from './tran
 import { wireOf } from './wire.ts'
 
 /** A statement may run this long on the server. */
-export const defaultStatementTimeoutMs = 30_000
+const defaultStatementTimeoutMs = 30_000
 /** Beyond the server's own limit: then the server or the network is gone. */
 const silenceGraceMs = 5_000
 /** How long a polite goodbye may take before the socket is cut. */

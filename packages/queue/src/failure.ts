@@ -9,7 +9,7 @@ import { problemSchema } from '@tidemark/contracts'
 import type { Problem } from '@tidemark/contracts'
 
 /** BullMQ tries this job again if attempts are left. */
-export class RetryableJobError extends Error {
+class RetryableJobError extends Error {
   constructor(problem: Problem, cause: unknown) {
     super(JSON.stringify(problem), { cause })
     this.name = 'RetryableJobError'

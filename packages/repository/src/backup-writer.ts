@@ -95,6 +95,7 @@ export class BackupWriter implements AsyncDisposable {
   #begins = 0
   #renewed: { readonly monotonicMs: number; readonly at: Date } | undefined
   #renewal: NodeJS.Timeout | undefined
+  #renewing: Promise<void> = Promise.resolve()
 
   private constructor(set: RepositorySet, keys: OpenedKeys, options: BeginOptions, deps: WriterDeps) {
     const { signal } = deps
@@ -130,7 +131,7 @@ export class BackupWriter implements AsyncDisposable {
       throw error
     }
     writer.#renewal = setInterval(() => {
-      writer.#renew().catch((error: unknown) =>
+      writer.#renewing = writer.#renew().catch((error: unknown) =>
         deps.logger.warn({ err: error, backupId: writer.backupId }, 'begin object not renewed'),
       )
     }, RENEW_EVERY_MS)
@@ -235,6 +236,7 @@ export class BackupWriter implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     clearInterval(this.#renewal)
+    await this.#renewing
     await this.#packs[Symbol.asyncDispose]()
   }
 

@@ -22,7 +22,7 @@ repositories:
   disk: { url: 'file:///srv/disk', host: db1 }
 `
 
-export function exampleConfig(): Config {
+function exampleConfig(): Config {
   const folder = mkdtempSync(join(tmpdir(), 'tidemark-api-'))
   try {
     writeFileSync(join(folder, 'tidemark.yaml'), YAML)

@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { type Command, InvalidArgumentError, Option } from 'commander'
-import { type BackupResult, backupOptionsSchema, newOperationId } from '@tidemark/contracts'
+import { type BackupOptions, type BackupResult, backupOptionsSchema, newOperationId } from '@tidemark/contracts'
 import { formatBytes, formatDuration } from '@tidemark/kernel'
 import { backupCluster } from '@tidemark/operations'
 import { ApiClient } from '../api-client.ts'
 import type { CliContext } from '../cli-context.ts'
 import { printFacts, printJson } from '../output.ts'
 import type { Act } from '../program.ts'
+import { UsageError } from '../usage-error.ts'
 
 interface BackupFlags {
   readonly local?: true
@@ -36,8 +37,9 @@ export function addBackupCommands(program: Command, act: Act): void {
     .action(act(takeBackup))
 }
 
-async function takeBackup(context: CliContext, cluster: string, flags: BackupFlags): Promise<void> {
-  const options = backupOptionsSchema.parse({
+/** @throws {UsageError} with every option that is out of its limits. */
+function optionsOf(flags: BackupFlags): BackupOptions {
+  const parsed = backupOptionsSchema.safeParse({
     checkpoint: flags.checkpoint,
     verifyAfter: flags.verify,
     ...(flags.level === undefined ? {} : { compressionLevel: flags.level }),
@@ -45,6 +47,20 @@ async function takeBackup(context: CliContext, cluster: string, flags: BackupFla
     ...(flags.label === undefined ? {} : { label: flags.label }),
     ...(flags.repository === undefined ? {} : { repositories: flags.repository }),
   })
+  if (parsed.success) return parsed.data
+  const problems = parsed.error.issues.map(({ path, message }) => `${OPTION_OF[String(path[0])] ?? ''}: ${message}`)
+  throw new UsageError(problems.join('; '), '`tidemark backup base --help` says what each option takes')
+}
+
+const OPTION_OF: Readonly<Record<string, string>> = {
+  compressionLevel: '--level',
+  maxRateKiB: '--max-rate',
+  label: '--label',
+  repositories: '--repository',
+}
+
+async function takeBackup(context: CliContext, cluster: string, flags: BackupFlags): Promise<void> {
+  const options = optionsOf(flags)
   const result = await context.withProgress(async (report) => {
     if (flags.local === true) {
       const operationId = newOperationId('backup', Date.now(), randomBytes(10))

@@ -8,6 +8,7 @@ import { ApiClient } from '../api-client.ts'
 import type { CliContext } from '../cli-context.ts'
 import { printFacts, printJson } from '../output.ts'
 import type { Act } from '../program.ts'
+import { UsageError } from '../usage-error.ts'
 
 interface RestoreFlags {
   readonly target: string
@@ -80,7 +81,7 @@ async function plan(context: CliContext, backup: string, flags: RestoreFlags): P
   }
   if (context.json) return printJson(facts)
   printFacts({
-    backup: `${facts.backupId} of ${facts.cluster}, PostgreSQL ${facts.postgres}`,
+    backup: `${facts.backupId} of ${facts.cluster}, ${facts.postgres.split(' on ')[0]}`,
     'brings back': `the state at ${facts.stoppedAt} (LSN ${facts.stopLsn}), on a new timeline after ${facts.timeline}`,
     'reads from': `${facts.repository}: ${formatBytes(fetchBytes)} and ${facts.walSegments} WAL segments`,
     writes: `${facts.files} files, ${formatBytes(facts.bytes)}, into ${facts.targetDirectory}`,
@@ -96,9 +97,15 @@ async function run(context: CliContext, backup: string, flags: RestoreFlags): Pr
   const result = await context.withProgress(async (report) => {
     if (flags.local === true) return restoreConfigured(request, { ...context.deps, progress: report })
     if (flags.allowDamaged === true || flags.owner !== undefined)
-      throw new InvalidArgumentError('--allow-damaged and --owner go with --local')
+      throw new UsageError(
+        '--allow-damaged and --owner go with --local',
+        'run it with --local on the host of the target, or without them',
+      )
     if (flags.cluster === undefined)
-      throw new InvalidArgumentError('through the API, --cluster says whose backup it is')
+      throw new UsageError(
+        'through the API, --cluster says whose backup it is',
+        'add --cluster <name>, or do the work in this process with --local',
+      )
     const api = new ApiClient(context.clientConfig.api, context.signal)
     const body = {
       cluster: flags.cluster,

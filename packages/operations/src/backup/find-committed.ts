@@ -1,3 +1,4 @@
+import { OperationalError } from '@tidemark/kernel'
 import { type Committed, type RepositorySet, listRecordNames, readRecord } from '@tidemark/repository'
 
 /** A clock that runs behind may stamp a record earlier than the request that led to it. */
@@ -6,6 +7,7 @@ const CLOCK_SLACK_MS = 3_600_000
 /**
  * The backup that an earlier attempt of the same operation committed before it died: found by its operation id among the records that
  * are younger than the request. A required repository that lacks it makes the operation go on: it has not succeeded everywhere.
+ * A record that cannot be trusted is nobody's success, and no reason to take no backup.
  */
 export async function findCommitted(
   set: RepositorySet,
@@ -19,8 +21,11 @@ export async function findCommitted(
     let here: Committed['record'] | undefined
     for await (const at of listRecordNames(repository, request.cluster, signal)) {
       if (at.stoppedAt < since) continue
-      const candidate = await readRecord(repository, set.publicKey, at, signal)
-      if (candidate.operationId === request.operationId) here = candidate
+      const candidate = await readRecord(repository, set.publicKey, at, signal).catch((error: unknown) => {
+        if (error instanceof OperationalError && error.retry === 'never') return undefined
+        throw error
+      })
+      if (candidate?.operationId === request.operationId) here = candidate
     }
     if (here === undefined && repository.required) return undefined
     outcomes.push({ name: repository.name, outcome: here === undefined ? 'dropped' : 'stored' })

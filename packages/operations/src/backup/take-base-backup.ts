@@ -86,6 +86,9 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
     LOCK_BASE_BACKUP,
   ])
   if (row?.locked !== true) throw new ClusterBusyError(cluster)
+  // Another worker with the same operation may have committed, and let the lock go, since the first look.
+  const meanwhile = await findCommitted(deps.set, request, deps.signal)
+  if (meanwhile !== undefined) return meanwhile
 
   // One signal for everything that runs beside the copy: whichever part breaks stops the others, with its own error.
   const stop = new AbortController()
@@ -98,7 +101,8 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
     { clock: deps.clock, logger, signal },
   )
   logger.info({ cluster, operationId, backupId: writer.backupId, systemId: facts.systemId }, 'base backup begun')
-  const watch = wal.finished.catch((error: unknown) => stop.abort(error))
+  // Settles only once the stream was started: nobody waits for it.
+  void wal.finished.catch((error: unknown) => stop.abort(error))
   try {
     const sink = new BackupSink(writer, wal, facts, deps.progress)
     const end = await runBaseBackup(
@@ -155,7 +159,6 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
     throw error
   } finally {
     stop.abort(abortError(AbortSignal.abort(), 'the base backup'))
-    await watch
   }
 }
 

@@ -16,6 +16,7 @@ import {
 } from '@tidemark/repository'
 import { BackupDamagedError, DiskSpaceError, RestoreUnsupportedError, TargetUnusableError } from '../errors.ts'
 import type { RestoreProfile } from './recovery-config.ts'
+import { readPack } from './fetch-pack.ts'
 import { type Owner, inspectTarget } from './target-directory.ts'
 
 export interface RestoreRequest {
@@ -53,6 +54,9 @@ export interface PlanDeps {
   readonly signal: AbortSignal
 }
 
+/** sun_path has 108 bytes with its end; the socket is called .s.PGSQL.65535 at the longest. */
+const LONGEST_SOCKET_FOLDER = 107 - '/.s.PGSQL.65535'.length
+
 /**
  * @throws {BackupNotFoundError} @throws {BackupDamagedError} @throws {BackupIncompleteError} no repository holds all of it.
  * @throws {TargetNotEmptyError} @throws {TargetUnusableError} @throws {DiskSpaceError} @throws {UnknownDataKeyError} @throws {KeyMissingError}
@@ -68,6 +72,13 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
       targetDirectory,
       'it is no absolute, normalised path',
       'give the full path, without .. and without a trailing slash',
+    )
+  }
+  if (request.profile === 'clone' && Buffer.byteLength(targetDirectory) > LONGEST_SOCKET_FOLDER) {
+    throw new TargetUnusableError(
+      targetDirectory,
+      `its path is longer than ${LONGEST_SOCKET_FOLDER} bytes, and a clone's socket lies in it`,
+      'name a shorter path (sockets have at most 107 bytes)',
     )
   }
   const candidates = deps.set.repositories.filter(
@@ -102,7 +113,11 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
   }
 }
 
-/** The backup in the first repository that has every object of it; the others stay as second sources. */
+/**
+ * The backup in the first repository that has every object of it; the others stay as second sources.
+ *
+ * A pack may be damaged here and be taken from a second source later. The file list is read from one place only, so it is read now.
+ */
 async function findComplete(
   request: RestoreRequest,
   candidates: readonly Repository[],
@@ -161,4 +176,5 @@ async function checkObjects(
       `${first}${more} in ${repository.name} (missing, or of another size)`,
     )
   }
+  for (const part of table.fileList) await readPack(repository, base + part.name, part, record.backupId, signal)
 }

@@ -108,11 +108,23 @@ export function restoredAutoConf(
   return appendSettings(cleaned, `restored from backup ${record.backupId} as ${profile}`, ours)
 }
 
-/** A configuration file without recovery targets, or undefined where it has none. */
-export function withoutRecoveryTargets(text: string): string | undefined {
+/** `data_directory` would make a server that is started on the copy open the source's files instead. */
+const NEVER_KEPT = [...RECOVERY_TARGETS, 'data_directory']
+
+/** A configuration file without lines that cannot be overridden, or undefined where it has none. */
+export function withoutUnsafeLines(text: string): string | undefined {
   const present = parseServerConfig(text)
-  return RECOVERY_TARGETS.some((name) => present.has(name)) ? removeSettings(text, RECOVERY_TARGETS) : undefined
+  return NEVER_KEPT.some((name) => present.has(name)) ? removeSettings(text, NEVER_KEPT) : undefined
 }
+
+/** For a source that keeps its configuration outside of the data directory: what the server cannot start without. */
+export const STAND_IN_CONFIGURATION = {
+  'postgresql.conf':
+    '# The source kept its configuration outside of the data directory; postgresql.auto.conf has what this copy needs.\n',
+  'pg_hba.conf':
+    '# The source kept its own file outside of the data directory: write this one before others may connect.\nlocal all all peer\n',
+  'pg_ident.conf': '',
+} as const
 
 /**
  * One word for sh, with restore_command's own `%` escape.

@@ -19,17 +19,23 @@ import type { RestorePlan } from './plan-restore.ts'
 import {
   CLONE_HBA,
   CLONE_HBA_TEXT,
+  STAND_IN_CONFIGURATION,
   WAL_FOLDER,
   restoredAutoConf,
-  shellWord,
-  withoutRecoveryTargets,
+  withoutUnsafeLines,
 } from './recovery-config.ts'
 import type { ScatterReply, ScatterRequest } from './scatter-thread.ts'
-import { TargetDirectory } from './target-directory.ts'
+import { startCommand } from './start-command.ts'
+import { FENCE, TargetDirectory } from './target-directory.ts'
 
 const CONTROL_FILE = 'global/pg_control'
 const CONTROL_FILE_WAITING = 'global/pg_control.tidemark'
 const AUTO_CONF = 'postgresql.auto.conf'
+/**
+ * Not laid out: how the source was to start, and what an earlier restore left in it. This restore decides the one and writes the
+ * other itself; a source that was once restored is an ordinary source.
+ */
+const OF_ANOTHER_RESTORE = new Set(['standby.signal', 'recovery.signal', FENCE, CLONE_HBA, WAL_FOLDER])
 /** Configuration an include directive may reach: anything but the server's own folders. */
 const CONFIGURATION = /^(?!base\/|global\/|pg_)(?:.+\/)?[^/]+\.conf$/
 const FSYNCS_AT_ONCE = 16
@@ -82,7 +88,7 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
       files: files.length,
       walSegments: plan.table.wal.length,
       durationMs: Math.round(deps.clock.monotonicMs() - startedMs),
-      startCommand: `pg_ctl -D ${shellWord(request.targetDirectory).replaceAll('%%', '%')} -w start`,
+      startCommand: startCommand(record, request.targetDirectory, plan.owner),
     }
     await target.complete({ ...fence, finishedAt: deps.clock.now().toISOString() })
     return outcome
@@ -107,6 +113,7 @@ async function layOut(
   const extents = new ExtentTable(table.packs.length)
   for await (const entry of fileListOf(plan, deps)) {
     throwIfAborted(deps.signal, 'the restore')
+    if (OF_ANOTHER_RESTORE.has(entry.path.split('/', 1)[0] ?? '')) continue
     if (entry.type === 'symlink') {
       throw new RestoreUnsupportedError(
         record.backupId,
@@ -218,12 +225,13 @@ async function writeRecoverySettings(
   )
   await replaceFile(target, AUTO_CONF, Buffer.from(text, 'latin1'))
   for (const file of files.filter((name) => CONFIGURATION.test(name))) {
-    const cleaned = withoutRecoveryTargets(await readFile(join(target.path, file), 'latin1'))
+    const cleaned = withoutUnsafeLines(await readFile(join(target.path, file), 'latin1'))
     if (cleaned !== undefined) await replaceFile(target, file, Buffer.from(cleaned, 'latin1'))
   }
+  for (const [name, text] of Object.entries(STAND_IN_CONFIGURATION)) {
+    if (!files.includes(name)) await target.writeFile(name, Buffer.from(text))
+  }
   if (request.profile === 'clone') await target.writeFile(CLONE_HBA, Buffer.from(CLONE_HBA_TEXT))
-  await target.remove('standby.signal')
-  await target.remove('recovery.signal')
   await target.writeFile('recovery.signal', Buffer.alloc(0))
 }
 

@@ -40,7 +40,7 @@ export interface RepositorySet {
 }
 
 /** Reads a repository's marker. @throws {NotARepositoryError} @throws {FormatVersionError} @throws {DocumentDamagedError} */
-export async function openRepository(place: RepositoryPlace, signal: AbortSignal): Promise<Repository> {
+async function openRepository(place: RepositoryPlace, signal: AbortSignal): Promise<Repository> {
   let bytes: Buffer
   try {
     bytes = await place.store.get(MARKER, { signal })
@@ -81,7 +81,7 @@ function makeSet(repositories: readonly Repository[], pinned: string | undefined
 }
 
 /** All keyring documents of a repository, oldest number first. Whatever else lies in the folder is not ours. */
-export async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
+async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
   const keyrings: StoredKeyring[] = []
   for await (const { name } of repository.store.list(KEYS, { signal })) {
     if (keyringNumber(name) !== undefined) keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })

@@ -1,0 +1,24 @@
+import { expect, test } from 'vitest'
+import { freeBuffer } from './free-buffer.ts'
+import { KiB } from './units.ts'
+
+test('a large buffer is given back, with every view of it', () => {
+  const buffer = new ArrayBuffer(256 * KiB)
+  const view = new Uint8Array(buffer, 10, 20)
+  freeBuffer(view)
+  expect({ detached: buffer.detached, length: view.length }).toEqual({ detached: true, length: 0 })
+  expect(() => freeBuffer(view)).not.toThrow()
+})
+
+test('a small one, which may be a slice of a shared pool, is left alone', () => {
+  const neighbour = Buffer.from('neighbour')
+  freeBuffer(Buffer.from('small'))
+  freeBuffer(new Uint8Array(256 * KiB - 1))
+  expect(neighbour.toString()).toBe('neighbour')
+})
+
+test('shared memory is left to those who share it', () => {
+  const shared = new Uint8Array(new SharedArrayBuffer(512 * KiB))
+  freeBuffer(shared)
+  expect(shared.length).toBe(512 * KiB)
+})

@@ -1,0 +1,194 @@
+/** Listing and finding: what cannot be trusted is shown as that, and never passes for a backup. */
+import { expect, test } from 'vitest'
+import { createKeyring } from '@tidemark/crypto'
+import { StoreUnavailableError } from '@tidemark/storage'
+import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
+import { ClusterLayout, PACK_TABLE } from '../layout.ts'
+import type { Repository } from '../set/repository.ts'
+import {
+  CLUSTER,
+  SYSTEM_ID,
+  type SampleSet,
+  TEST_KEK,
+  newSampleSet,
+  noDeadline,
+  readBackup,
+  writeBackup,
+} from '../testing/sample-set.ts'
+import { sampleFile } from '../testing/sample-tree.ts'
+import type { CommitRecord } from './documents.ts'
+import { type FoundBackup, type ListedBackup, findBackup, listBackups, readPackTable } from './read-records.ts'
+
+const layout = new ClusterLayout(CLUSTER, SYSTEM_ID)
+const at = (hour: number): Date => new Date(Date.UTC(2026, 0, 1, hour))
+const tree = [sampleFile('f', 1000)]
+
+const first = ({ set }: SampleSet): Repository => set.repositories[0] as Repository
+const recordNames = ({ stores }: SampleSet, i = 0): string[] => stores[i]?.names(layout.records) ?? []
+
+function list(sample: SampleSet): Promise<ListedBackup[]> {
+  return listBackups(first(sample), sample.set.publicKey, undefined, noDeadline)
+}
+
+function find(sample: SampleSet, wanted: string, cluster?: string): Promise<FoundBackup> {
+  return findBackup(sample.set, sample.set.repositories, wanted, cluster, noDeadline)
+}
+
+/** Replaces the one record by what `change` makes of it; `sign` as whom. */
+async function replaceRecord(
+  sample: SampleSet,
+  change: (record: CommitRecord) => object,
+  signer: { sign(payload: object): Buffer } = sample.keys.keyring.signer,
+): Promise<void> {
+  const [listed] = await list(sample)
+  if (listed === undefined || !('record' in listed)) throw new Error('no record')
+  sample.stores[0]?.corrupt(listed.name, () => signer.sign(change(listed.record)))
+}
+
+test('backups are listed in order of time, each with its record', async () => {
+  const sample = await newSampleSet()
+  const ids: string[] = []
+  for (const hour of [2, 1, 3]) ids.push((await writeBackup(sample, tree, { stoppedAt: at(hour) })).backupId)
+  const listed = await list(sample)
+  expect(listed.map(({ backupId }) => backupId)).toEqual([ids[1], ids[0], ids[2]])
+  for (const backup of listed) expect('record' in backup && backup.record.backupId).toBe(backup.backupId)
+})
+
+const otherSigner = createKeyring('00000000000000aa', TEST_KEK, new Date(0)).keyring.signer
+
+test.each<[string, (record: CommitRecord) => object, typeof otherSigner | undefined, string]>([
+  ['signed by another key', (record) => record, otherSigner, 'SIGNATURE_REFUSED'],
+  ['of another backup', (record) => ({ ...record, backupId: '00112233445566aa' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['of another cluster', (record) => ({ ...record, cluster: 'other' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['of another database system', (record) => ({ ...record, systemId: '1' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['of another set', (record) => ({ ...record, setId: '00112233445566aa' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['of another time', (record) => ({ ...record, stoppedAt: at(9).toISOString() }), undefined, 'DOCUMENT_DAMAGED'],
+  ['of another format version', (record) => ({ ...record, version: 1 }), undefined, 'REPOSITORY_VERSION'],
+  ['of another kind', (record) => ({ ...record, format: 'tidemark-begin' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['with a field too many', (record) => ({ ...record, note: 'x' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['without its totals', ({ totals: _totals, ...rest }) => rest, undefined, 'DOCUMENT_DAMAGED'],
+])('a record %s is listed as untrusted and never found', async (_what, change, signer, code) => {
+  const sample = await newSampleSet()
+  const { backupId } = await writeBackup(sample, tree, { stoppedAt: at(1) })
+  await replaceRecord(sample, change, signer)
+  expect(await list(sample)).toEqual([
+    expect.objectContaining({ backupId, untrusted: expect.objectContaining({ code }) }),
+  ])
+  await expect(find(sample, backupId)).rejects.toMatchObject({ code })
+  await expect(find(sample, 'latest')).rejects.toMatchObject({ code })
+})
+
+test('a record without a signature, damaged anywhere, or empty, is listed as untrusted', async () => {
+  const sample = await newSampleSet()
+  const { backupId } = await writeBackup(sample, tree)
+  const [name = ''] = recordNames(sample)
+  const stored = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
+  const spoilt: Buffer[] = [Buffer.alloc(0), stored.subarray(0, stored.indexOf('\n') + 1), stored.subarray(1)]
+  for (let byte = 0; byte < stored.length; byte += 7) {
+    const changed = Buffer.from(stored)
+    changed[byte] = (changed[byte] ?? 0) ^ (1 << (byte % 8))
+    spoilt.push(changed)
+  }
+  for (const bytes of spoilt) {
+    sample.stores[0]?.corrupt(name, () => bytes)
+    const [listed] = await list(sample)
+    expect(listed).toMatchObject({ backupId, untrusted: { code: 'SIGNATURE_REFUSED' } })
+  }
+})
+
+test('an old record under a later time does not pass for the latest backup', async () => {
+  const sample = await newSampleSet()
+  const old = await writeBackup(sample, tree, { stoppedAt: at(1) })
+  await writeBackup(sample, tree, { stoppedAt: at(2) })
+  const [oldName = ''] = recordNames(sample)
+  const stored = sample.stores[0]?.bytesOf(oldName) ?? Buffer.alloc(0)
+  await sample.stores[0]?.put(layout.record(at(3), old.backupId), stored, { signal: noDeadline })
+  await expect(find(sample, 'latest')).rejects.toThrow(DocumentDamagedError)
+  // The true one beside it is still found by its id.
+  expect((await find(sample, old.backupId)).record).toEqual(old.record)
+  await sample.stores[0]?.put(layout.record(at(0), old.backupId), stored, { signal: noDeadline })
+  expect((await find(sample, old.backupId)).record).toEqual(old.record)
+  expect((await list(sample)).map((backup) => 'record' in backup)).toEqual([false, true, true, false])
+})
+
+test('latest is the newest intact one', async () => {
+  const sample = await newSampleSet()
+  await writeBackup(sample, tree, { stoppedAt: at(1) })
+  const intact = await writeBackup(sample, tree, { stoppedAt: at(2) })
+  await writeBackup(sample, tree, { stoppedAt: at(3), verdict: 'damaged' })
+  expect((await find(sample, 'latest')).record.backupId).toBe(intact.backupId)
+})
+
+test('a backup is found by the unique beginning of its id', async () => {
+  const sample = await newSampleSet()
+  const ids: string[] = []
+  for (let hour = 0; hour < 17; hour += 1)
+    ids.push((await writeBackup(sample, [], { stoppedAt: at(hour), sealing: { threads: 1 } })).backupId)
+  // Of 17 ids two begin alike.
+  const shared = ids.map((id) => id.slice(0, 1)).find((digit, i, all) => all.indexOf(digit) !== i)
+  await expect(find(sample, shared ?? '')).rejects.toThrow(BackupAmbiguousError)
+  for (const id of ids) expect((await find(sample, id)).record.backupId).toBe(id)
+  await expect(find(sample, 'zz')).rejects.toThrow(BackupNotFoundError)
+  await expect(find(sample, 'latest', 'other')).rejects.toThrow(BackupNotFoundError)
+}, 30_000)
+
+test('latest of two clusters has to say which', async () => {
+  const sample = await newSampleSet()
+  await writeBackup(sample, tree, { cluster: 'one' })
+  const two = await writeBackup(sample, tree, { cluster: 'two' })
+  await expect(find(sample, 'latest')).rejects.toThrow(BackupAmbiguousError)
+  expect((await find(sample, 'latest', 'two')).record.backupId).toBe(two.backupId)
+})
+
+test('what one repository cannot say, the next is asked for; an outage is no absence', async () => {
+  const sample = await newSampleSet([true, true])
+  const { backupId } = await writeBackup(sample, tree)
+  const [name = ''] = recordNames(sample)
+  sample.stores[0]?.corrupt(name, (bytes) => bytes.subarray(1))
+  expect((await find(sample, backupId)).repository.name).toBe('b')
+  sample.stores[1]?.faults.always('listFolders', new StoreUnavailableError('list', 'memory://1'))
+  await expect(find(sample, backupId)).rejects.toMatchObject({ code: 'SIGNATURE_REFUSED' })
+  sample.stores[0]?.lose(name)
+  await expect(find(sample, backupId)).rejects.toThrow(StoreUnavailableError)
+})
+
+test('an outage while listing is thrown, not shown as untrusted records', async () => {
+  const sample = await newSampleSet()
+  await writeBackup(sample, tree)
+  sample.stores[0]?.faults.next('get', new StoreUnavailableError('get', 'memory://0'), { name: /records/ })
+  await expect(list(sample)).rejects.toThrow(StoreUnavailableError)
+})
+
+test('a pack table that was changed, or is gone, is refused', async () => {
+  const sample = await newSampleSet()
+  const { record, backupId } = await writeBackup(sample, tree)
+  const name = layout.base(backupId) + PACK_TABLE
+  const stored = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
+  for (let byte = 0; byte < stored.length; byte += 11) {
+    const changed = Buffer.from(stored)
+    changed[byte] = (changed[byte] ?? 0) ^ 1
+    sample.stores[0]?.corrupt(name, () => changed)
+    await expect(readPackTable(first(sample), record, noDeadline)).rejects.toThrow(DocumentDamagedError)
+  }
+  sample.stores[0]?.lose(name)
+  await expect(readPackTable(first(sample), record, noDeadline)).rejects.toThrow(BackupIncompleteError)
+})
+
+test('damage to any object of a backup is noticed', async () => {
+  const sample = await newSampleSet()
+  const { record, backupId } = await writeBackup(sample, tree)
+  const names = [
+    ...(sample.stores[0]?.names(layout.base(backupId)) ?? []),
+    ...(sample.stores[0]?.names(`${layout.folder}wal/`) ?? []),
+  ]
+  expect(names).toHaveLength(6)
+  for (const name of names) {
+    const stored = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
+    for (const byte of [0, 40, 130, 170, Math.floor(stored.length / 2), stored.length - 1]) {
+      sample.stores[0]?.corrupt(name, (bytes) => void (bytes[byte] = (bytes[byte] ?? 0) ^ 0x10))
+      await expect(readBackup(first(sample), record, sample.keys.keyring)).rejects.toBeInstanceOf(Error)
+      sample.stores[0]?.corrupt(name, () => stored)
+    }
+  }
+  await expect(readBackup(first(sample), record, sample.keys.keyring)).resolves.toHaveLength(1)
+})

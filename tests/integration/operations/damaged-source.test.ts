@@ -1,0 +1,47 @@
+import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { adoptPostgres, startPostgres } from '@tidemark/testkit'
+import { expect, test } from 'vitest'
+import { Fleet } from '../../support/fleet.ts'
+
+test('a page that rotted on the source: the backup is kept, marked damaged, never taken for the latest, and restored only by name', async () => {
+  await using source = await startPostgres()
+  await source.query('CREATE TABLE rotten AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 50000) g')
+  await source.query('CREATE TABLE sound AS SELECT 42 AS answer; CHECKPOINT')
+  await using fleet = await Fleet.create({ clusters: { main: source }, repositories: { local: { folder: 'local' } } })
+  await fleet.initRepositories()
+  const intact = await fleet.backupLocally()
+  const [row] = await source.query<{ path: string }>("SELECT pg_relation_filepath('rotten') AS path")
+  await source.stop()
+  await corruptPage(join(source.dataDirectory, row?.path ?? ''), 5)
+  await source.start()
+
+  const damaged = await fleet.backupLocally()
+
+  expect(damaged.verdict).toBe('damaged')
+  expect((await fleet.listed()).map(({ backupId, verdict }) => ({ backupId, verdict }))).toEqual([
+    { backupId: intact.backupId, verdict: 'intact' },
+    { backupId: damaged.backupId, verdict: 'damaged' },
+  ])
+  const table = await fleet.cli(['backups', 'list'])
+  expect(table.stdout).toMatch(new RegExp(`^${damaged.backupId} .* damaged `, 'm'))
+  const plan = await fleet.json<{ backupId: string }>(['restore', 'plan', 'latest', '--target', await fleet.newTarget('x')])
+  expect(plan.backupId).toBe(intact.backupId)
+  // What is stored is what the source had: the repository itself is sound.
+  expect((await fleet.verifyLocally(damaged.backupId)).repositories).toMatchObject([{ ok: true }])
+
+  const target = await fleet.newTarget('saved')
+  const restore = ['restore', 'run', damaged.backupId, '--target', target, '--local']
+  expect(await fleet.cli(restore)).toMatchObject({ code: 5, problem: 'BACKUP_DAMAGED' })
+  expect(await readdir(target)).toEqual([])
+  expect(await fleet.cli([...restore, '--allow-damaged'])).toMatchObject({ code: 0 })
+  await using saved = await adoptPostgres({ dataDirectory: target })
+  expect(await saved.query('SELECT answer FROM sound')).toEqual([{ answer: 42 }])
+  await expect(saved.query('SELECT count(*) FROM rotten')).rejects.toThrow(/invalid page/)
+})
+
+/** Changes bytes in the middle of a page, as a failing disk does: its checksum no longer holds. */
+async function corruptPage(path: string, page: number): Promise<void> {
+  await using file = await open(path, 'r+')
+  await file.write(Buffer.alloc(64, 0x5a), 0, 64, page * 8192 + 4096)
+}
