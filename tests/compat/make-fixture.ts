@@ -3,7 +3,7 @@
  *
  *   node tests/compat/make-fixture.ts 0-draft
  *
- * Once a format is released its fixture is never made again: it stands for the repositories that are out there. The repository is kept
+ * Format the new expected.json (`oxfmt`). Once a format is released its fixture is never made again: it stands for the repositories that are out there. The repository is kept
  * as a tar archive, so that no formatter or line-ending rule touches a signed byte.
  */
 import { execFileSync } from 'node:child_process'
@@ -114,10 +114,10 @@ function sourceTree(): SourceFile[] {
     file('PG_VERSION', Buffer.from('15\n')),
     file('base/1/empty', Buffer.alloc(0)),
     ...Array.from({ length: 12 }, (_, i) => file(`base/1/${2600 + i}`, text(i * 5_000))),
-    file('base/1/noise', noise('noise', 150_000)),
+    file('base/1/noise', noise('noise', 40_000)),
     file('base/1/quarter', text(262_144)),
     file('base/1/quarter_less_one', text(262_143)),
-    file('base/1/more_noise', noise('more', 200_000)),
+    file('base/1/own_frame_noise', noise('more', 262_144)),
     file('base/1/zeros', Buffer.alloc(2_097_153)),
     file('odd \xfc \x01 "name"', Buffer.from('odd')),
   ]

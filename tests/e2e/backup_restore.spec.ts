@@ -62,7 +62,12 @@ test('a cluster under load, backed up through the queue and then destroyed, come
   const verification = await fleet.finished(backup.result.verifyOperationId ?? '')
   expect(verification).toMatchObject({
     state: 'succeeded',
-    result: { repositories: [{ name: 'local', ok: true }, { name: 'offsite', ok: true }] },
+    result: {
+      repositories: [
+        { name: 'local', ok: true },
+        { name: 'offsite', ok: true },
+      ],
+    },
   })
 
   const before = await contentsOf(source, fleet.folder.join('before.sql'))
@@ -134,7 +139,9 @@ async function rateFor(server: TestPostgres): Promise<number> {
 /** Every snapshot that the event stream sends, to its end. */
 async function followEvents(url: string): Promise<ReturnType<typeof operationSchema.parse>[]> {
   const text = await (await fetch(url, { headers: { accept: 'text/event-stream' } })).text()
-  const snapshots = [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) => operationSchema.parse(JSON.parse(data ?? '')))
+  const snapshots = [...text.matchAll(/^data: (.*)$/gm)].map(([, data]) =>
+    operationSchema.parse(JSON.parse(data ?? '')),
+  )
   const last = snapshots.at(-1)
   if (last === undefined || !isTerminal(last.state)) throw new Error('the event stream ended before the operation')
   return snapshots

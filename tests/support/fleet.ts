@@ -30,7 +30,9 @@ export interface FleetOptions {
   readonly packBytes?: string
 }
 
-export type RepositoryChoice = { readonly folder: string; readonly required?: boolean } | Readonly<Record<string, unknown>>
+export type RepositoryChoice =
+  | { readonly folder: string; readonly required?: boolean }
+  | Readonly<Record<string, unknown>>
 
 export interface CliResult extends Ending {
   readonly stdout: string
@@ -273,10 +275,9 @@ export async function untilStreamed(server: TestPostgres, bytes: number): Promis
 
 /** Resolves once recovery is over: a server answers queries before that. */
 export async function untilPromoted(server: TestPostgres): Promise<void> {
-  await until(
-    async () => (await server.query('SELECT 1 WHERE NOT pg_is_in_recovery()')).length === 1,
-    { what: 'the end of recovery' },
-  )
+  await until(async () => (await server.query('SELECT 1 WHERE NOT pg_is_in_recovery()')).length === 1, {
+    what: 'the end of recovery',
+  })
 }
 
 /** Resolves once no walsender, no slot and no advisory lock is left on the server. */

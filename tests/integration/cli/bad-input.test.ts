@@ -1,4 +1,5 @@
 /** What is asked for cannot be done: one exit code and one CODE line each, and nothing is changed. */
+import { deepEqual } from 'node:assert/strict'
 import { mkdir, readdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { once } from 'node:events'
@@ -7,9 +8,9 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { Fleet, awsEnvironment, bucketRepository } from '../../support/fleet.ts'
 
 const BACKUP = ['backup', 'base', 'main', '--local']
-/** What only root can arrange, or nobody can be refused. */
-const asRoot = process.getuid?.() === 0 ? test : test.skip
-if (process.getuid?.() !== 0) process.stderr.write('not root: tests that mount a file system or change users are skipped\n')
+/** Some refusals only root can arrange. */
+const notRoot = process.getuid?.() !== 0
+if (notRoot) process.stderr.write('not root: tests that mount a file system or change users are skipped\n')
 
 let resources: AsyncDisposableStack
 let source: TestPostgres
@@ -26,17 +27,17 @@ beforeAll(async () => {
   ;({ backupId } = await fleet.backupLocally())
 })
 afterAll(async () => {
-  expect((await fleet.listed()).map((backup) => backup.backupId)).toEqual([backupId])
-  expect(await fleet.leftovers('local')).toEqual([])
+  const listed = await fleet.listed()
+  deepEqual([listed.map((backup) => backup.backupId), await fleet.leftovers('local')], [[backupId], []])
   await resources.disposeAsync()
 })
 
 /** Every object of the file repository: what a refused command must not change. */
-const objects = async (): Promise<string[]> => (await readdir(fleet.folder.join('local'), { recursive: true })).toSorted()
+const objects = async (): Promise<string[]> =>
+  (await readdir(fleet.folder.join('local'), { recursive: true })).toSorted()
 
 test.each([
   { what: 'another key', key: '7'.repeat(64), code: 3, problem: 'KEY_WRONG' },
-  { what: 'no key', key: '', code: 3, problem: 'KEY_MISSING' },
   { what: 'a text that is no key', key: 'secret-but-no-key', code: 3, problem: 'CONFIG_INVALID' },
 ])('a backup with $what is refused, and writes nothing', async ({ key, code, problem }) => {
   const before = await objects()
@@ -45,7 +46,14 @@ test.each([
 
   expect(refused).toMatchObject({ code, problem })
   expect(refused.stderr).toMatch(/^HINT: ./m)
-  if (key !== '') expect(refused.stderr).not.toContain(key)
+  expect(refused.stderr).not.toContain(key)
+  expect(await objects()).toEqual(before)
+})
+
+test('without a key nothing is written in the clear: a backup is refused', async () => {
+  const before = await objects()
+  const refused = await fleet.cli(BACKUP, { env: { BACKUP_ENCRYPTION_KEY: '' } })
+  expect(refused).toMatchObject({ code: 3, problem: 'KEY_MISSING' })
   expect(await objects()).toEqual(before)
 })
 
@@ -60,7 +68,13 @@ test('a restore with another key is refused before the target is touched', async
 
 test.each([
   { what: 'a port where nobody listens', node: { port: 1 }, code: 6, problem: 'PG_UNREACHABLE' },
-  { what: 'a wrong password', user: 'postgres', env: { PASSWORD_OF_MAIN: 'wrong' }, code: 3, problem: 'PG_AUTH_FAILED' },
+  {
+    what: 'a wrong password',
+    user: 'postgres',
+    env: { PASSWORD_OF_MAIN: 'wrong' },
+    code: 3,
+    problem: 'PG_AUTH_FAILED',
+  },
   {
     what: 'a role without REPLICATION',
     user: 'plain',
@@ -190,14 +204,14 @@ test('a relative target is taken from the working directory', async () => {
   expect(await readdir(target)).toContain('PG_VERSION')
 })
 
-asRoot('a target that would belong to root is refused before it is made', async () => {
+test.skipIf(notRoot)('a target that would belong to root is refused before it is made', async () => {
   const target = fleet.folder.join('roots')
   const refused = await fleet.cli(['restore', 'run', 'latest', '--target', target, '--local'])
   expect(refused).toMatchObject({ code: 3, problem: 'TARGET_UNUSABLE' })
   expect(await readdir(fleet.folder.path)).not.toContain('roots')
 })
 
-asRoot('a disk that is too small is refused before anything is written', async () => {
+test.skipIf(notRoot)('a disk that is too small is refused before anything is written', async () => {
   const small = fleet.folder.join('small')
   await mkdir(small)
   await runTool('mount', ['-t', 'tmpfs', '-o', 'size=8m,mode=0700,uid=' + unprivilegedUser()?.uid, 'tmpfs', small])
@@ -210,19 +224,22 @@ asRoot('a disk that is too small is refused before anything is written', async (
   }
 })
 
-asRoot('a repository that may not be written is refused, and says whose rights to look at; it can still be read', async () => {
-  const as = unprivilegedUser()
-  const locked = await fleet.newTarget('locked')
-  await fleet.configure({ repositories: { local: { url: `file://${locked}`, shared: true } } })
-  try {
-    expect(await fleet.cli(['repo', 'init'], { as })).toMatchObject({ code: 0 })
-    await runTool('chmod', ['-R', 'a-w', locked])
-    const before = await readdir(locked, { recursive: true })
+test.skipIf(notRoot)(
+  'a repository that may not be written is refused, and says whose rights to look at; it can still be read',
+  async () => {
+    const as = unprivilegedUser()
+    const locked = await fleet.newTarget('locked')
+    await fleet.configure({ repositories: { local: { url: `file://${locked}`, shared: true } } })
+    try {
+      expect(await fleet.cli(['repo', 'init'], { as })).toMatchObject({ code: 0 })
+      await runTool('chmod', ['-R', 'a-w', locked])
+      const before = await readdir(locked, { recursive: true })
 
-    expect(await fleet.cli(BACKUP, { as })).toMatchObject({ code: 3, problem: 'REQUIRED_REPOSITORY_FAILED' })
-    expect(await fleet.cli(['backups', 'list'], { as })).toMatchObject({ code: 0, stdout: 'no backups\n' })
-    expect(await readdir(locked, { recursive: true })).toEqual(before)
-  } finally {
-    await fleet.configure({})
-  }
-})
+      expect(await fleet.cli(BACKUP, { as })).toMatchObject({ code: 3, problem: 'REQUIRED_REPOSITORY_FAILED' })
+      expect(await fleet.cli(['backups', 'list'], { as })).toMatchObject({ code: 0, stdout: 'no backups\n' })
+      expect(await readdir(locked, { recursive: true })).toEqual(before)
+    } finally {
+      await fleet.configure({})
+    }
+  },
+)

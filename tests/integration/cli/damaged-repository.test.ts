@@ -1,4 +1,5 @@
 /** Bits rot, objects vanish: it is said exactly, a good copy elsewhere is used, and a bad one is never restored. */
+import { deepEqual } from 'node:assert/strict'
 import { copyFile, open, readFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { type TestPostgres, adoptPostgres, random, seed, startPostgres } from '@tidemark/testkit'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
@@ -26,7 +27,11 @@ beforeAll(async () => {
 })
 afterEach(async () => {
   for (const mend of undo.splice(0)) await mend()
-  expect((await fleet.verifyLocally(backupId, 'packs')).repositories).toMatchObject([{ ok: true }, { ok: true }])
+  const { repositories } = await fleet.verifyLocally(backupId, 'packs')
+  deepEqual(
+    repositories.map(({ ok }) => ok),
+    [true, true],
+  )
 })
 afterAll(() => resources.disposeAsync())
 
@@ -100,6 +105,19 @@ describe.each(HARMS)('$what', ({ object, harm }) => {
     await using restored = await adoptPostgres({ dataDirectory: target })
     expect(await fingerprint(restored)).toEqual(before)
   })
+})
+
+test('the beginning of an id that two backups share is refused, and no guess is made', async () => {
+  const path = await objectPath(new RegExp(`records/.*${backupId}\\.json$`))
+  const sibling = path.replace(/.\.json$/, (end) => (end.startsWith('0') ? '1.json' : '0.json'))
+  await copyFile(path, sibling)
+  undo.push(() => rm(sibling))
+  const target = await fleet.newTarget('ambiguous')
+
+  const refused = await fleet.cli(['restore', 'run', backupId.slice(0, 15), '--target', target, '--local'])
+
+  expect(refused).toMatchObject({ code: 2, problem: 'BACKUP_AMBIGUOUS' })
+  expect(await readdir(target)).toEqual([])
 })
 
 test.each([

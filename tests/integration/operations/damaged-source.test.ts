@@ -25,7 +25,13 @@ test('a page that rotted on the source: the backup is kept, marked damaged, neve
   ])
   const table = await fleet.cli(['backups', 'list'])
   expect(table.stdout).toMatch(new RegExp(`^${damaged.backupId} .* damaged `, 'm'))
-  const plan = await fleet.json<{ backupId: string }>(['restore', 'plan', 'latest', '--target', await fleet.newTarget('x')])
+  const plan = await fleet.json<{ backupId: string }>([
+    'restore',
+    'plan',
+    'latest',
+    '--target',
+    await fleet.newTarget('x'),
+  ])
   expect(plan.backupId).toBe(intact.backupId)
   // What is stored is what the source had: the repository itself is sound.
   expect((await fleet.verifyLocally(damaged.backupId)).repositories).toMatchObject([{ ok: true }])

@@ -92,7 +92,12 @@ describe.skipIf(!isRoot)('a disk fills up', () => {
     await until(() => stat(`${target}/base`), { everyMs: 1, what: 'the layout to begin' })
     command.signal('SIGSTOP')
     const chunk = Buffer.alloc(1_048_576, 7)
-    for (let full = false; !full;) await appendFile(hog, chunk).catch(() => (full = true))
+    const fits = (): Promise<boolean> =>
+      appendFile(hog, chunk).then(
+        () => true,
+        () => false,
+      )
+    while (await fits());
     command.signal('SIGCONT')
 
     const ending = await command.ended

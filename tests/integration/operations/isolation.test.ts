@@ -39,7 +39,7 @@ test('a clone promotes, archives nothing, subscribes to nothing and waits for no
   await using clone = await adoptPostgres({ dataDirectory: target })
   await untilPromoted(clone)
   await publisher.query("INSERT INTO orders VALUES (2, 'only for the subscriber')")
-  await clone.query("SET synchronous_commit = on; CREATE TABLE made_in_the_clone (id int)")
+  await clone.query('SET synchronous_commit = on; CREATE TABLE made_in_the_clone (id int)')
   await clone.query('SELECT pg_switch_wal(); CHECKPOINT')
 
   const [state] = await clone.query(`
@@ -70,7 +70,9 @@ test('a clone promotes, archives nothing, subscribes to nothing and waits for no
   // The row that the clone left alone is still there for whom it was meant.
   await rm(`${source.dataDirectory}/standby.signal`)
   await source.start()
-  await until(async () => (await source.query('SELECT id FROM orders')).length === 2, { what: 'the subscriber to catch up' })
+  await until(async () => (await source.query('SELECT id FROM orders')).length === 2, {
+    what: 'the subscriber to catch up',
+  })
   await source.stop()
 
   const production = await fleet.newTarget('production')
@@ -79,10 +81,15 @@ test('a clone promotes, archives nothing, subscribes to nothing and waits for no
   await untilPromoted(successor)
   await successor.query('SELECT pg_switch_wal()')
   await until(async () => (await archived()).length > 0, { what: 'the production restore to archive' })
-  await until(async () => (await successor.query('SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL')).length > 0, {
-    what: 'the production restore to subscribe',
-  })
-  const [there] = await successor.query<{ names: string }>("SELECT current_setting('synchronous_standby_names') AS names")
+  await until(
+    async () => (await successor.query('SELECT pid FROM pg_stat_subscription WHERE pid IS NOT NULL')).length > 0,
+    {
+      what: 'the production restore to subscribe',
+    },
+  )
+  const [there] = await successor.query<{ names: string }>(
+    "SELECT current_setting('synchronous_standby_names') AS names",
+  )
   expect(there?.names).toBe('nobody')
 }, 240_000)
 
@@ -128,7 +135,8 @@ async function leavePlansBehind(server: TestPostgres): Promise<void> {
 }
 
 async function subscribe(subscriber: TestPostgres, publisher: TestPostgres): Promise<void> {
-  for (const server of [publisher, subscriber]) await server.query('CREATE TABLE orders (id int PRIMARY KEY, note text)')
+  for (const server of [publisher, subscriber])
+    await server.query('CREATE TABLE orders (id int PRIMARY KEY, note text)')
   await publisher.query("CREATE PUBLICATION orders FOR TABLE orders; INSERT INTO orders VALUES (1, 'copied')")
   const { host, port, user, password } = publisher
   await subscriber.query(
