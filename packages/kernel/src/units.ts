@@ -17,7 +17,7 @@ export function formatBytes(bytes: number): string {
 
 /** `95500` → `1m 35s`, `830` → `0.8s`. */
 export function formatDuration(ms: number): string {
-  const seconds = ms / 1000
+  const seconds = Math.round(ms / 100) / 10
   if (seconds < 60) return `${seconds.toFixed(1)}s`
   const whole = Math.round(seconds)
   const parts = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60]

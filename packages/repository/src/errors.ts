@@ -40,6 +40,18 @@ export class SetMismatchError extends OperationalError {
   }
 }
 
+/** Two configured names lead to one place: it would count as two copies. */
+export class RepositoryTwiceError extends OperationalError {
+  override readonly code = 'REPOSITORY_TWICE'
+  override readonly retry = 'after-operator'
+  constructor(names: readonly string[]) {
+    super(`repositories ${names.join(', ')} are not all different places`, {
+      hint: 'two of them have one repository id: check their URLs',
+      facts: { names },
+    })
+  }
+}
+
 /** Written by a version of Tidemark that this one does not read. */
 export class FormatVersionError extends OperationalError {
   override readonly code = 'REPOSITORY_VERSION'
@@ -94,6 +106,18 @@ export class FolderMismatchError extends OperationalError {
     super(`the backup's objects in repository ${repository} are not those that were written`, {
       hint: 'something else deletes or writes there: check lifecycle rules and other users of the bucket; no record was written',
       facts: { repository, missing: missing.slice(0, 20), unexpected: unexpected.slice(0, 20) },
+    })
+  }
+}
+
+/** Read back after the put, an object was not what was put. */
+export class StoredOtherwiseError extends OperationalError {
+  override readonly code = 'STORED_OTHERWISE'
+  override readonly retry = 'backoff'
+  constructor(repository: string, name: string) {
+    super(`repository ${repository} holds other bytes for ${name} than it was given`, {
+      hint: 'suspect its disk, memory or network path; no record was written',
+      facts: { repository, name },
     })
   }
 }

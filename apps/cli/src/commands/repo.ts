@@ -1,7 +1,8 @@
 import type { Command } from 'commander'
-import { systemClock } from '@tidemark/kernel'
+import { OperationalError, systemClock } from '@tidemark/kernel'
 import { keysOf, openConfiguredSet, openConfiguredStore, repositoryNames, requireName } from '@tidemark/operations'
-import { type RepositoryPlace, initRepositorySet, listRecordNames } from '@tidemark/repository'
+import { type RepositoryPlace, initRepositorySet, listRecordNames, openRepositorySet } from '@tidemark/repository'
+import type { CliContext } from '../cli-context.ts'
 import { printFacts, printJson } from '../output.ts'
 import type { Act } from '../program.ts'
 
@@ -19,11 +20,11 @@ export function addRepoCommands(program: Command, act: Act): void {
         const places: RepositoryPlace[] = []
         // All configured ones are opened, so that an empty one joins the set of the others.
         for (const name of repositoryNames(config, undefined, undefined)) {
-          const repository = config.repositories[name]
           const wanted = names.length === 0 || names.includes(name)
-          if (repository === undefined) continue
-          const store = stores.use(await openConfiguredStore(repository, deps, wanted))
-          places.push({ name, required: repository.required, store })
+          const place = await openPlace(context, name, wanted)
+          if (place === undefined) continue
+          stores.use(place.store)
+          places.push(place)
         }
         for (const name of names) requireName(config, 'repository', name)
         const { set, created } = await initRepositorySet(places, keysOf(config), config.encryption.publicKey, {
@@ -104,4 +105,27 @@ export function addRepoCommands(program: Command, act: Act): void {
           process.stdout.write(`\n${name}: not available (${problem.code}: ${problem.message})\n`)
       }),
     )
+}
+
+/**
+ * A configured place. One that was not asked for takes part only where it belongs to a set already, so that a new one can join it.
+ *
+ * @throws for a place that was asked for, whatever keeps it from being opened.
+ */
+async function openPlace(context: CliContext, name: string, wanted: boolean): Promise<RepositoryPlace | undefined> {
+  const { deps } = context
+  const repository = deps.config.repositories[name]
+  if (repository === undefined) return undefined
+  const { required } = repository
+  if (wanted) return { name, required, store: await openConfiguredStore(repository, deps, true) }
+  try {
+    await using opened = new AsyncDisposableStack()
+    const place = { name, required, store: opened.use(await openConfiguredStore(repository, deps, false)) }
+    await openRepositorySet([place], undefined, deps.signal)
+    opened.move()
+    return place
+  } catch (error) {
+    if (deps.signal.aborted || !(error instanceof OperationalError)) throw error
+    return undefined
+  }
 }

@@ -83,7 +83,8 @@ export async function openConfiguredSet(
         store: opened.use(await openConfiguredStore(repository, deps, false)),
       }
       await openRepositorySet([place], undefined, signal)
-      places.push(place)
+      // What a store enforces is asked anew before anything is written.
+      places.push(use === 'write' ? { ...place, capabilities: await place.store.probe(signal) } : place)
     } catch (error) {
       if (signal.aborted || !(error instanceof OperationalError)) throw error
       if (use === 'write' && repository.required) throw error

@@ -3,7 +3,6 @@ import { isAbsolute, normalize } from 'node:path'
 import { KeyMissingError, type Keyring } from '@tidemark/crypto'
 import { type Logger, OperationalError } from '@tidemark/kernel'
 import {
-  BackupAmbiguousError,
   BackupIncompleteError,
   BackupNotFoundError,
   ClusterLayout,
@@ -115,36 +114,6 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
 }
 
 /**
- * The id that is meant, by the records of all repositories: one that was dropped from a run lacks its backup, and would
- * take an older one for the latest, or one of two for the only one.
- *
- * @throws {BackupAmbiguousError} @throws {BackupNotFoundError}; where no repository answers, what the first one threw.
- */
-async function resolveBackup(
-  { backup, cluster }: RestoreRequest,
-  candidates: readonly Repository[],
-  deps: PlanDeps,
-): Promise<string> {
-  const records: CommitRecord[] = []
-  let first: OperationalError | undefined
-  for (const repository of candidates) {
-    try {
-      records.push((await findBackup(deps.set, [repository], backup, cluster, deps.signal)).record)
-    } catch (error) {
-      if (deps.signal.aborted || !(error instanceof OperationalError) || error instanceof BackupAmbiguousError)
-        throw error
-      if (first === undefined || first instanceof BackupNotFoundError) first = error
-    }
-  }
-  const [newest] = records.toSorted((a, b) => (a.stoppedAt < b.stoppedAt ? 1 : -1))
-  if (newest === undefined) throw first ?? new BackupNotFoundError(backup, cluster)
-  const ids = new Set(records.map(({ backupId }) => backupId))
-  const clusters = new Set(records.map((record) => record.cluster))
-  if (clusters.size > 1 || (backup !== 'latest' && ids.size > 1)) throw new BackupAmbiguousError(backup, [...ids])
-  return newest.backupId
-}
-
-/**
  * The backup in the first repository that has every object of it; the others stay as second sources.
  *
  * A pack may be damaged here and be taken from a second source later. The file list is read from one place only, so it is read now.
@@ -156,7 +125,9 @@ async function findComplete(
 ): Promise<{ record: CommitRecord; table: PackTable; sources: Repository[] }> {
   let first: OperationalError | undefined
   const found: { repository: Repository; record: CommitRecord; table: PackTable }[] = []
-  const wanted = await resolveBackup(request, candidates, deps)
+  // 'latest' and a short id mean one backup for the whole restore, wherever its parts are read.
+  const chosen = await findBackup(deps.set, candidates, request.backup, request.cluster, deps.signal)
+  const wanted = chosen.record.backupId
   for (const repository of candidates) {
     try {
       const { record } = await findBackup(deps.set, [repository], wanted, request.cluster, deps.signal)

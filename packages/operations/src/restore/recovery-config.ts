@@ -79,7 +79,8 @@ function cloneSettings(directory: string, record: CommitRecord): Setting[] {
     ['session_preload_libraries', ''],
     ['local_preload_libraries', ''],
     ['listen_addresses', ''],
-    ['unix_socket_directories', directory],
+    // In double quotes, a comma does not split it (SplitDirectoriesString, src/backend/utils/adt/varlena.c).
+    ['unix_socket_directories', `"${directory.replaceAll('"', '""')}"`],
     ['unix_socket_permissions', '0700'],
     ['hba_file', `${directory}/${CLONE_HBA}`],
     ['ssl', 'off'],

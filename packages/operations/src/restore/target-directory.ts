@@ -110,9 +110,19 @@ export class TargetDirectory {
       await rm(join(path, FENCE))
       throw new TargetNotEmptyError(path, found)
     }
-    await target.#own(path)
-    await target.#own(join(path, FENCE))
-    return target
+    try {
+      await target.#own(path)
+      await target.#own(join(path, FENCE))
+      return target
+    } catch (error) {
+      await target.discard()
+      throw new TargetUnusableError(
+        path,
+        'its owner cannot be set',
+        'check the file system and the rights of this process',
+        error,
+      )
+    }
   }
 
   /** @param relative one character per byte, as in the file list. */
@@ -196,8 +206,13 @@ export class TargetDirectory {
   async #create(relative: string, mode: number): Promise<FileHandle> {
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW
     const handle = await open(Buffer.from(this.absolute(relative), 'latin1'), flags, mode)
-    if (this.owner !== undefined) await handle.chown(this.owner.uid, this.owner.gid)
-    return handle
+    try {
+      if (this.owner !== undefined) await handle.chown(this.owner.uid, this.owner.gid)
+      return handle
+    } catch (error) {
+      await handle.close()
+      throw error
+    }
   }
 
   async #own(path: string): Promise<void> {

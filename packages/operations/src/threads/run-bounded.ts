@@ -17,9 +17,9 @@ export async function runBounded<T>(
   const runner = async (): Promise<void> => {
     for (;;) {
       if (failure !== undefined || either.aborted) return
-      const next = items.next()
-      if (next.done === true) return
       try {
+        const next = items.next()
+        if (next.done === true) return
         await task(next.value, either)
       } catch (error) {
         failure ??= { error }

@@ -44,7 +44,13 @@ export class ThreadPool<Request, Reply> implements AsyncDisposable {
       this.#tickets += 1
       this.#waiting.set(this.#tickets, { resolve, reject, thread })
       this.#outstanding[thread] = (this.#outstanding[thread] ?? 0) + 1
-      this.#workers[thread]?.postMessage({ ticket: this.#tickets, request }, transfer)
+      try {
+        this.#workers[thread]?.postMessage({ ticket: this.#tickets, request }, transfer)
+      } catch (error) {
+        this.#waiting.delete(this.#tickets)
+        this.#outstanding[thread] = (this.#outstanding[thread] ?? 1) - 1
+        reject(error)
+      }
     }) as Promise<Reply>
   }
 

@@ -119,6 +119,17 @@ test('latest is the newest intact one', async () => {
   expect((await find(sample, 'latest')).record.backupId).toBe(intact.backupId)
 })
 
+test('latest is the newest of all repositories, also where the first one missed the last run', async () => {
+  const sample = await newSampleSet([true, true])
+  await writeBackup(sample, tree, { stoppedAt: at(1) })
+  const last = await writeBackup(sample, tree, { stoppedAt: at(2) })
+  for (const name of sample.stores[0]?.names('clusters/') ?? []) {
+    if (name.includes(`records/`) && name.includes(last.backupId)) sample.stores[0]?.lose(name)
+  }
+  const found = await find(sample, 'latest')
+  expect([found.record.backupId, found.repository.name]).toEqual([last.backupId, 'b'])
+})
+
 test('a backup is found by the unique beginning of its id', async () => {
   const sample = await newSampleSet()
   const ids: string[] = []

@@ -114,6 +114,7 @@ export async function findBackup(
   signal: AbortSignal,
 ): Promise<FoundBackup> {
   let unread: unknown
+  const all: FoundBackup[] = []
   for (const repository of repositories) {
     try {
       throwIfAborted(signal, 'the search for the backup')
@@ -121,16 +122,23 @@ export async function findBackup(
       for await (const at of listRecordNames(repository, cluster, signal)) {
         if (wanted === 'latest' || at.backupId.startsWith(wanted)) names.push(at)
       }
-      const found =
+      const record =
         wanted === 'latest'
           ? await newestIntact(repository, set.publicKey, names, signal)
           : await theOne(repository, set.publicKey, names, wanted, signal)
-      if (found !== undefined) return { repository, record: found }
+      if (record !== undefined) all.push({ repository, record })
+      if (record?.backupId === wanted) break
     } catch (error) {
       if (error instanceof BackupAmbiguousError) throw error
       unread ??= error
     }
   }
+  const ids = new Set(all.map(({ record }) => record.backupId))
+  const clusters = new Set(all.map(({ record }) => record.cluster))
+  if (clusters.size > 1 || (wanted !== 'latest' && ids.size > 1)) throw new BackupAmbiguousError(wanted, [...ids])
+  // A repository that missed the last run has an older newest one.
+  const [newest] = all.toSorted((a, b) => (a.record.stoppedAt < b.record.stoppedAt ? 1 : -1))
+  if (newest !== undefined) return all.find(({ record }) => record.backupId === newest.record.backupId) ?? newest
   throw unread ?? new BackupNotFoundError(wanted, cluster)
 }
 

@@ -11,7 +11,7 @@ import {
 } from '@tidemark/crypto'
 import { type Clock, type Logger, randomId } from '@tidemark/kernel'
 import { ObjectNotFoundError, type ObjectStore, type StoreCapabilities } from '@tidemark/storage'
-import { NotARepositoryError, RepositoryExistsError, SetMismatchError } from '../errors.ts'
+import { NotARepositoryError, RepositoryExistsError, RepositoryTwiceError, SetMismatchError } from '../errors.ts'
 import { KEYS, MARKER, SCRATCH, keyringName, keyringNumber } from '../layout.ts'
 import { type Marker, markerSchema, parseJsonDocument } from '../records/documents.ts'
 
@@ -20,6 +20,8 @@ export interface RepositoryPlace {
   readonly name: string
   readonly store: ObjectStore
   readonly required: boolean
+  /** What `probe` found; absent where nobody asked, and then nothing is taken for granted. */
+  readonly capabilities?: StoreCapabilities
 }
 
 export interface Repository extends RepositoryPlace {
@@ -77,6 +79,8 @@ function makeSet(repositories: readonly Repository[], pinned: string | undefined
       repositories.map(({ name, marker }) => ({ repository: name, setId: marker.setId, publicKey: marker.publicKey })),
     )
   }
+  const ids = new Set(repositories.map(({ marker }) => marker.repositoryId))
+  if (ids.size < repositories.length) throw new RepositoryTwiceError(repositories.map(({ name }) => name))
   return { setId, publicKey, repositories }
 }
 

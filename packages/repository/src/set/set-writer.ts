@@ -6,6 +6,7 @@
  */
 import { type Logger, problemOf, type Problem } from '@tidemark/kernel'
 import { RequiredRepositoryError } from '../errors.ts'
+import { isToBeReadBack, readBack } from './read-back.ts'
 import type { Repository } from './repository.ts'
 
 export class SetWriter {
@@ -53,7 +54,11 @@ export class SetWriter {
       throw new RequiredRepositoryError(active[0]?.name ?? '', outcomes.find((o) => o.status === 'rejected')?.reason)
   }
 
+  /** Stores an object everywhere and proves that it is there: by the store's own check at ingest, or by reading it back. */
   put(name: string, bytes: Uint8Array, sha256: string, signal: AbortSignal): Promise<void> {
-    return this.each(({ store }) => store.put(name, bytes, { signal, sha256 }), signal)
+    return this.each(async (repository) => {
+      await repository.store.put(name, bytes, { signal, sha256 })
+      if (isToBeReadBack(repository)) await readBack(repository, name, bytes.length, sha256, signal)
+    }, signal)
   }
 }

@@ -60,8 +60,8 @@ export interface WriteOptions {
   readonly leaveOutWal?: boolean
 }
 
-export const START_LSN = (segmentStart(7n, SEGMENT_BYTES) + 40n) as Lsn
-export const STOP_LSN = (segmentStart(9n, SEGMENT_BYTES) + 1n) as Lsn
+const START_LSN = (segmentStart(7n, SEGMENT_BYTES) + 40n) as Lsn
+const STOP_LSN = (segmentStart(9n, SEGMENT_BYTES) + 1n) as Lsn
 
 /** One whole backup: files, three WAL segments, the commit. */
 export async function writeBackup(
@@ -113,7 +113,7 @@ export async function writeBackup(
   return { ...committed, backupId: writer.backupId }
 }
 
-export async function writeFile(writer: BackupWriter, file: SampleFile, chunkBytes: number): Promise<void> {
+async function writeFile(writer: BackupWriter, file: SampleFile, chunkBytes: number): Promise<void> {
   const { type, path, mode, linkTarget, bytes } = file
   writer.beginFile({ type, path, mode, modifiedAt: 1_700_000_000, size: bytes.length, linkTarget })
   for (let at = 0; at < bytes.length; at += chunkBytes) await writer.write(bytes.subarray(at, at + chunkBytes))
