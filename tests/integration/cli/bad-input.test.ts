@@ -235,7 +235,7 @@ test.skipIf(notRoot)(
       await runTool('chmod', ['-R', 'a-w', locked])
       const before = await readdir(locked, { recursive: true })
 
-      expect(await fleet.cli(BACKUP, { as })).toMatchObject({ code: 3, problem: 'REQUIRED_REPOSITORY_FAILED' })
+      expect(await fleet.cli(BACKUP, { as })).toMatchObject({ code: 3, problem: 'STORE_ACCESS_DENIED' })
       expect(await fleet.cli(['backups', 'list'], { as })).toMatchObject({ code: 0, stdout: 'no backups\n' })
       expect(await readdir(locked, { recursive: true })).toEqual(before)
     } finally {
