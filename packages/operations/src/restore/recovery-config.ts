@@ -55,8 +55,8 @@ function recoverySettings(directory: string): Setting[] {
     ['archive_cleanup_command', ''],
     ['recovery_min_apply_delay', '0'],
     // Only this backup's segments are there, all of them: absence means the end, never an outage.
-    ['restore_command', `cp ${shellWord(folder)}/%f "%p"`],
-    ['recovery_end_command', `rm -rf ${shellWord(folder)}`],
+    ['restore_command', `cp ${commandWord(folder)}/%f "%p"`],
+    ['recovery_end_command', `rm -rf ${commandWord(folder)}`],
     ['recovery_target', 'immediate'],
   ]
 }
@@ -127,10 +127,12 @@ export const STAND_IN_CONFIGURATION = {
   'pg_ident.conf': '',
 } as const
 
-/**
- * One word for sh, with restore_command's own `%` escape.
- * Double quotes would still expand; single quotes do not.
- */
+/** One word for sh. Double quotes would still expand; single quotes do not. */
 export function shellWord(path: string): string {
-  return `'${path.replaceAll("'", `'\\''`).replaceAll('%', '%%')}'`
+  return `'${path.replaceAll("'", `'\\''`)}'`
+}
+
+/** The same inside of restore_command and its kind, where the server replaces what follows a percent sign. */
+function commandWord(path: string): string {
+  return shellWord(path).replaceAll('%', '%%')
 }

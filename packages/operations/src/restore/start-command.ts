@@ -11,7 +11,5 @@ export function startCommand(record: CommitRecord, directory: string, owner: Own
   const debian = `/usr/lib/postgresql/${Math.floor(record.server.versionNum / 10_000)}/bin/pg_ctl`
   const pgCtl = existsSync(debian) ? debian : 'pg_ctl'
   const asOwner = owner === undefined ? '' : `runuser -u "$(id -nu ${owner.uid})" -- `
-  // shellWord doubles percent signs for the server's commands; a shell takes them as they are.
-  const path = (text: string): string => shellWord(text).replaceAll('%%', '%')
-  return `${asOwner}${pgCtl} -D ${path(directory)} -l ${path(`${directory}/tidemark_start.log`)} -w start`
+  return `${asOwner}${pgCtl} -D ${shellWord(directory)} -l ${shellWord(`${directory}/tidemark_start.log`)} -w start`
 }

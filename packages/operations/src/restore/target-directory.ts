@@ -155,10 +155,6 @@ export class TargetDirectory {
     })
   }
 
-  async remove(relative: string): Promise<void> {
-    await this.#guard(relative, () => rm(join(this.path, relative), { force: true }))
-  }
-
   async sync(relative: string): Promise<void> {
     await this.#guard(relative, async () => {
       await using handle = await open(Buffer.from(this.absolute(relative), 'latin1'), 'r')

@@ -17,6 +17,7 @@ const CHUNK_BYTES = 4 * MiB
  */
 export class TempFiles {
   readonly #folder: string
+  #refused: unknown
 
   constructor(root: string) {
     this.#folder = join(root, SCRATCH_PART)
@@ -27,7 +28,10 @@ export class TempFiles {
     try {
       await mkdir(this.#folder, { mode: 0o700 })
     } catch (error) {
-      if (errnoOf(error) !== 'EEXIST') throw error
+      if (errnoOf(error) !== 'EEXIST') {
+        this.#refused = error
+        throw error
+      }
     }
     for (const name of await readdir(this.#folder)) {
       const path = join(this.#folder, name)
@@ -38,6 +42,8 @@ export class TempFiles {
 
   /** Writes and syncs `bytes`; resolves to the path. Leaves nothing when it fails or `signal` fires. */
   async write(bytes: Uint8Array, signal: AbortSignal): Promise<string> {
+    // Opened for reading only: the reason then is the reason now, not that the folder is missing.
+    if (this.#refused !== undefined) throw this.#refused
     const path = join(this.#folder, `${process.pid}-${randomBytes(8).toString('hex')}`)
     const file = await open(path, 'wx', 0o600)
     try {
