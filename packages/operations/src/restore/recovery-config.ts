@@ -79,13 +79,17 @@ function cloneSettings(directory: string, record: CommitRecord): Setting[] {
     ['session_preload_libraries', ''],
     ['local_preload_libraries', ''],
     ['listen_addresses', ''],
-    // In double quotes, a comma does not split it (SplitDirectoriesString, src/backend/utils/adt/varlena.c).
-    ['unix_socket_directories', `"${directory.replaceAll('"', '""')}"`],
+    ['unix_socket_directories', socketFolder(directory)],
     ['unix_socket_permissions', '0700'],
     ['hba_file', `${directory}/${CLONE_HBA}`],
     ['ssl', 'off'],
     ['external_pid_file', ''],
   ]
+}
+
+/** A list of one: double quotes keep a comma from splitting it (SplitDirectoriesString, src/backend/utils/adt/varlena.c). */
+function socketFolder(directory: string): string {
+  return /[,"]/.test(directory) ? `"${directory.replaceAll('"', '""')}"` : directory
 }
 
 /** Local connections only; the socket lies in the 0700 data directory, so only its owner and root reach it. */
