@@ -109,6 +109,7 @@ await run(process.execPath, [...tidemark, 'repo', 'init'], { env })
 
 const backup: Record<'ours' | 'oursS3' | 'peer', Figures[]> = { ours: [], oursS3: [], peer: [] }
 const restore: Record<'ours' | 'oursS3' | 'peer', Figures[]> = { ours: [], oursS3: [], peer: [] }
+const verify: Figures[] = []
 const stored = { ours: 0, peer: 0 }
 for (let i = 0; i < runs; i += 1) {
   process.stdout.write(`run ${i + 1} of ${runs}\n`)
@@ -173,6 +174,24 @@ for (let i = 0; i < runs; i += 1) {
     )
     await rm(target, { recursive: true })
   }
+  verify.push(
+    await measure(
+      process.execPath,
+      [
+        ...tidemark,
+        'verify',
+        'latest',
+        '--cluster',
+        'bench',
+        '--level',
+        'contents',
+        '--local',
+        '--repository',
+        'local',
+      ],
+      env,
+    ),
+  )
   const target = await emptyTarget()
   const extract = `set -e; zstd -dc '${peer}/base.tar.zst' | tar -xf - -C '${target}'; tar -xf '${peer}/pg_wal.tar' -C '${target}/pg_wal' 2>/dev/null || zstd -dc '${peer}/pg_wal.tar.zst' | tar -xf - -C '${target}/pg_wal'; sync -f '${target}'`
   restore.peer.push(await measure('sh', ['-c', extract], env))
@@ -192,7 +211,8 @@ const rows = [
   ['backup, pg_basebackup -Z client-zstd:1', medians(backup.peer), stored.peer, undefined, backup.peer],
   ['restore, tidemark from a directory', medians(restore.ours), undefined, restore.ours, restore.peer],
   ['restore, tidemark from S3', medians(restore.oursS3), undefined, restore.oursS3, restore.peer],
-  ['restore, zstd | tar', medians(restore.peer), undefined, undefined, restore.peer],
+  ['verify --level contents', medians(verify), undefined, verify, restore.peer],
+  ['restore, zstd and tar', medians(restore.peer), undefined, undefined, restore.peer],
 ] as const
 process.stdout.write(`\n${formatBytes(Number(size?.bytes))} of data, median of ${runs} runs\n\n`)
 process.stdout.write(
@@ -208,5 +228,5 @@ for (const [name, figures, bytes, ours, peer] of rows) {
 await mkdir(join(root, '.reports'), { recursive: true })
 await writeFile(
   join(root, '.reports', 'bench.json'),
-  `${JSON.stringify({ scale, runs, bytes: Number(size?.bytes), stored, backup, restore }, undefined, 2)}\n`,
+  `${JSON.stringify({ scale, runs, bytes: Number(size?.bytes), stored, backup, restore, verify }, undefined, 2)}\n`,
 )

@@ -5,7 +5,7 @@
  * recently used one leaves, and a frame is asked for ahead of its use.
  */
 import type { Keyring } from '@tidemark/crypto'
-import type { Logger } from '@tidemark/kernel'
+import { type Logger, freeBuffer } from '@tidemark/kernel'
 import { ClusterLayout, type CommitRecord, type PackTable, type Repository } from '@tidemark/repository'
 import { readPack } from '../restore/fetch-pack.ts'
 import { threadKeys } from '../threads/thread-keys.ts'
@@ -46,10 +46,14 @@ export class FrameSource implements AsyncDisposable {
 
   /** Packs kept at once: what was open together when the backup was written, and room to read ahead. */
   get #packsKept(): number {
-    return this.#pool.size + 3
+    return this.#pool.size + 1
   }
 
-  /** @throws {BackupIncompleteError} @throws {SealRefusedError} @throws {DocumentDamagedError} */
+  /**
+   * To be used before the next call but FRAMES_KEPT − 1: then it is given back.
+   *
+   * @throws {BackupIncompleteError} @throws {SealRefusedError} @throws {DocumentDamagedError}
+   */
   frame(pack: number, frame: number): Promise<Uint8Array> {
     const key = `${pack}:${frame}`
     const known = this.#frames.get(key)
@@ -57,9 +61,11 @@ export class FrameSource implements AsyncDisposable {
     const opened = this.#open(pack, frame)
     opened.catch(() => {})
     this.#frames.set(key, opened)
-    for (const oldest of this.#frames.keys()) {
+    for (const [oldest, evicted] of this.#frames) {
       if (this.#frames.size <= FRAMES_KEPT) break
       this.#frames.delete(oldest)
+      // Whoever asked for it has used it: more frames are kept than are asked for ahead.
+      evicted.then(freeBuffer, () => {})
     }
     return opened
   }
