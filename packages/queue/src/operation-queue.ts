@@ -288,8 +288,13 @@ export class OperationQueue implements AsyncDisposable {
       if (job === undefined) return undefined
       const state = await job.getState()
       if (state === 'unknown') return undefined
-      // The job was read before its state: if it finished in between, its result is missing. Look again.
-      if ((state === 'completed' || state === 'failed') && job.finishedOn === undefined && look < 3) continue
+      // The job was read before its state: if it ended or failed for now in between, its result or reason is missing. Look again. (A job
+      // that was handed back has no reason; it is read three times.)
+      const ended = state === 'completed' || state === 'failed'
+      const stale = ended
+        ? job.finishedOn === undefined
+        : state !== 'active' && job.attemptsStarted > 0 && !job.failedReason
+      if (stale && look < 3) continue
       return operationOf(kind, job, state)
     }
   }
