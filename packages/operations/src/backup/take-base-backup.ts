@@ -193,13 +193,13 @@ class BackupSink implements BaseBackupSink {
     })
   }
 
-  onFile(file: BackupFile): void {
+  onFile(file: BackupFile): Promise<void> | undefined {
     const { type, mode, size } = file
     const linkTarget = file.linkTarget === undefined ? '' : byteString(file.linkTarget)
     const path = file.pathBytes === undefined ? byteString(file.path) : file.pathBytes.toString('latin1')
     this.#writer.beginFile({ type, path, mode, modifiedAt: file.mtime, size, linkTarget })
     // Files are ended by onFileEnd; directories and links have no contents to wait for.
-    if (type !== 'file') void this.#writer.endFile()
+    return type === 'file' ? undefined : this.#writer.endFile()
   }
 
   onFileChunk(chunk: Buffer): void | Promise<void> {
