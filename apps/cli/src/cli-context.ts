@@ -44,7 +44,7 @@ export class CliContext {
 
   get deps(): ConfiguredDeps {
     const { config, logger, signal } = this
-    return { config, logger, signal, clock: systemClock }
+    return { config, logger, signal, clock: systemClock, host: config.workers.restore.host }
   }
 
   /** Runs `work` with a progress display that is taken away before anything else is printed. */

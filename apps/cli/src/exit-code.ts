@@ -25,7 +25,7 @@ const BY_CODE: Readonly<Record<string, number>> = {
   ABORTED: EXIT.interrupted,
   INTERNAL: EXIT.internal,
   BACKUP_NOT_FOUND: EXIT.notFound,
-  OPERATION_NOT_FOUND: EXIT.notFound,
+  UNKNOWN_OPERATION: EXIT.notFound,
   TARGET_NOT_EMPTY: EXIT.refused,
   TARGET_DISK_SPACE: EXIT.refused,
   REPOSITORY_EXISTS: EXIT.refused,
@@ -34,16 +34,33 @@ const BY_CODE: Readonly<Record<string, number>> = {
   USAGE: EXIT.usage,
 }
 
-export function exitCodeOf({ code, retry }: Problem): number {
+/** What is stored is not what it should be. Every other error that never passes is about names, settings or the server. */
+const DAMAGED = new Set([
+  'BACKUP_DAMAGED',
+  'BACKUP_FOLDER_MISMATCH',
+  'BACKUP_INCOMPLETE',
+  'DOCUMENT_DAMAGED',
+  'OBJECT_NOT_FOUND',
+  'REPOSITORY_VERSION',
+  'SIGNATURE_REFUSED',
+  'STORED_OTHERWISE',
+  'VERIFY_FAILED',
+  'WAL_SEGMENT_CONFLICT',
+])
+
+export function exitCodeOf({ code, retry, facts }: Problem): number {
   const known = BY_CODE[code]
   if (known !== undefined) return known
+  const { causeCode } = facts
+  if (DAMAGED.has(code) || code.startsWith('SEAL_') || (typeof causeCode === 'string' && DAMAGED.has(causeCode)))
+    return EXIT.damaged
   switch (retry) {
     case 'after-operator':
       return EXIT.operator
     case 'backoff':
       return EXIT.unavailable
     case 'never':
-      return EXIT.damaged
+      return EXIT.operator
     default:
       return retry satisfies never
   }

@@ -43,7 +43,8 @@ export interface S3RepositoryConfig {
   /** Absent: the AWS SDK's own chain (environment, profile, instance role) decides. */
   readonly accessKeyId?: Redacted<string>
   readonly secretAccessKey?: Redacted<string>
-  readonly forcePathStyle: boolean
+  /** Absent: path style with an endpoint, host style without. */
+  readonly forcePathStyle?: boolean
   readonly caFile?: string
   readonly required: boolean
 }

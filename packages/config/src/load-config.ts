@@ -235,7 +235,7 @@ function repositoryConfig(
     ...(value.region === undefined ? {} : { region: value.region }),
     ...(accessKeyId === undefined ? {} : { accessKeyId }),
     ...(secretAccessKey === undefined ? {} : { secretAccessKey }),
-    forcePathStyle: value.forcePathStyle ?? false,
+    ...(value.forcePathStyle === undefined ? {} : { forcePathStyle: value.forcePathStyle }),
     ...(value.caFile === undefined ? {} : { caFile: value.caFile }),
     required,
   }

@@ -132,7 +132,9 @@ export function parseTarHeader(header: Buffer): TarEntry {
   if (type !== 'file' && size !== 0) throw new StreamMalformedError('a directory or link with contents', { path })
   return {
     path,
-    ...(Buffer.from(nameBytes.toString('utf8')).equals(nameBytes) ? {} : { pathBytes: Buffer.from(nameBytes) }),
+    ...(Buffer.from(nameBytes.toString('utf8')).equals(nameBytes)
+      ? {}
+      : { pathBytes: Buffer.from(trimSlashes(nameBytes.toString('latin1')), 'latin1') }),
     type,
     size,
     mode: number(header, 100, 8) & 0o7777,

@@ -43,18 +43,20 @@ export async function runWorkerApp<K extends OperationKind>(app: WorkerApp<K>): 
     const queue = stack.use(new OperationQueue({ connection: producing, logger }))
     const connection = stack.use(connectRedis(config.redis, 'worker', logger))
     const workers = [undefined, host].map((own) =>
-      stack.use(
-        startWorker({
-          kind: app.kind,
-          ...(own === undefined ? {} : { host: own }),
-          connection: own === undefined ? connection : stack.use(connectRedis(config.redis, 'worker', logger)),
-          concurrency,
-          logger,
-          metrics: jobMetrics,
-          process: (job, jobContext) => app.process(job, { ...jobContext, config, host, queue }),
-        }),
-      ),
+      startWorker({
+        kind: app.kind,
+        ...(own === undefined ? {} : { host: own }),
+        connection: own === undefined ? connection : stack.use(connectRedis(config.redis, 'worker', logger)),
+        concurrency,
+        logger,
+        metrics: jobMetrics,
+        process: (job, jobContext) => app.process(job, { ...jobContext, config, host, queue }),
+      }),
     )
+    // Side by side: one queue that drains must not leave the other taking jobs.
+    stack.defer(async () => {
+      await Promise.all(workers.map((worker) => worker[Symbol.asyncDispose]()))
+    })
     const health = stack.use(
       await startHealthServer({
         port: healthPort,

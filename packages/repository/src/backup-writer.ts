@@ -177,7 +177,10 @@ export class BackupWriter implements AsyncDisposable {
     const { timeline, segment } = position
     const sealed = await this.#packs.sealWal(bytes, { systemId: this.#wal.systemId, timeline, segment })
     const { signal } = this.#deps
-    await this.#writer.each((repository) => storeWalSegment(repository, this.#wal, position, sealed, signal), signal)
+    await this.#writer.each(
+      (repository) => storeWalSegment(repository, this.#wal, position, sealed, this.#keys.keyring, signal),
+      signal,
+    )
     freeBuffer(sealed.sealed)
     this.#walNames.set(segment, this.#wal.objectName(position, sealed.digest).slice(this.#layout.folder.length))
   }

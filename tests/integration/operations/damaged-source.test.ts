@@ -16,7 +16,9 @@ test('a page that rotted on the source: the backup is kept, marked damaged, neve
   await corruptPage(join(source.dataDirectory, row?.path ?? ''), 5)
   await source.start()
 
-  const damaged = await fleet.backupLocally()
+  const run = await fleet.cli(['--json', 'backup', 'base', 'main', '--local'])
+  expect(run.code).toBe(5)
+  const damaged = JSON.parse(run.stdout) as { backupId: string; verdict: string }
 
   expect(damaged.verdict).toBe('damaged')
   expect((await fleet.listed()).map(({ backupId, verdict }) => ({ backupId, verdict }))).toEqual([

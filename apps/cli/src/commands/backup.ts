@@ -5,6 +5,7 @@ import { formatBytes, formatDuration } from '@tidemark/kernel'
 import { backupCluster } from '@tidemark/operations'
 import { ApiClient } from '../api-client.ts'
 import type { CliContext } from '../cli-context.ts'
+import { EXIT } from '../exit-code.ts'
 import { printFacts, printJson } from '../output.ts'
 import type { Act } from '../program.ts'
 import { UsageError } from '../usage-error.ts'
@@ -77,8 +78,10 @@ async function takeBackup(context: CliContext, cluster: string, flags: BackupFla
     return operation.kind === 'backup' ? operation.result : undefined
   })
   if (result === undefined) throw new Error('the operation ended without a result')
-  if (context.json) return printJson(result)
-  printBackup(result)
+  if (context.json) printJson(result)
+  else printBackup(result)
+  // Everything that could be saved was saved; a script must notice all the same.
+  if (result.verdict === 'damaged') process.exitCode = EXIT.damaged
 }
 
 function printBackup(result: BackupResult): void {

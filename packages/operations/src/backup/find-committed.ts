@@ -1,5 +1,5 @@
 import { OperationalError } from '@tidemark/kernel'
-import { type Committed, type RepositorySet, listRecordNames, readRecord } from '@tidemark/repository'
+import { type Committed, type Repository, type RepositorySet, listRecordNames, readRecord } from '@tidemark/repository'
 
 /** A clock that runs behind may stamp a record earlier than the request that led to it. */
 const CLOCK_SLACK_MS = 3_600_000
@@ -18,20 +18,34 @@ export async function findCommitted(
   const outcomes: { name: string; outcome: 'stored' | 'dropped' }[] = []
   let record: Committed['record'] | undefined
   for (const repository of set.repositories) {
-    let here: Committed['record'] | undefined
-    for await (const at of listRecordNames(repository, request.cluster, signal)) {
-      if (at.stoppedAt < since) continue
-      const candidate = await readRecord(repository, set.publicKey, at, signal).catch((error: unknown) => {
-        if (error instanceof OperationalError && error.retry === 'never') return undefined
-        throw error
-      })
-      if (candidate?.operationId === request.operationId) here = candidate
-    }
+    const here = await committedIn(repository, set.publicKey, request, since, signal).catch((error: unknown) => {
+      // One that is not required may miss the run; it must not stop it.
+      if (error instanceof OperationalError && !repository.required && !signal.aborted) return undefined
+      throw error
+    })
     if (here === undefined && repository.required) return undefined
     outcomes.push({ name: repository.name, outcome: here === undefined ? 'dropped' : 'stored' })
     record ??= here
   }
   return record === undefined ? undefined : { record, repositories: outcomes }
+}
+
+async function committedIn(
+  repository: Repository,
+  publicKey: string,
+  request: { readonly cluster: string; readonly operationId: string },
+  since: string,
+  signal: AbortSignal,
+): Promise<Committed['record'] | undefined> {
+  for await (const at of listRecordNames(repository, request.cluster, signal)) {
+    if (at.stoppedAt < since) continue
+    const candidate = await readRecord(repository, publicKey, at, signal).catch((error: unknown) => {
+      if (error instanceof OperationalError && error.retry === 'never') return undefined
+      throw error
+    })
+    if (candidate?.operationId === request.operationId) return candidate
+  }
+  return undefined
 }
 
 function compact(time: Date): string {

@@ -22,6 +22,7 @@ import {
   type BaseBackupStart,
   type ConnectionTarget,
   type ServerFacts,
+  type SqlConnection,
   type WalStream,
   connect,
   openWalStream,
@@ -139,7 +140,7 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
       damage: damaged
         ? [end.checksumFailure, ...end.notices].flatMap((notice) => (notice === undefined ? [] : [notice.message]))
         : [],
-      server: recordedServer(facts),
+      server: recordedServer(facts, await tablespacesOf(lock, facts, sink)),
       stoppedAt,
     })
     logger.info(
@@ -162,6 +163,21 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
   }
 }
 
+/**
+ * Every tablespace that this backup has, or whose making its WAL replays: those before it, those the server sent, and those there are after it.
+ * Replay of CREATE TABLESPACE on the source's own host would adopt the live directory, so a restore must know of each.
+ */
+async function tablespacesOf(connection: SqlConnection, facts: ServerFacts, sink: BackupSink): Promise<Set<string>> {
+  const after = await connection.query<{ oid: string }>(
+    "SELECT oid::text FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')",
+  )
+  return new Set([
+    ...facts.tablespaces.map(({ oid }) => String(oid)),
+    ...sink.tablespaceOids,
+    ...after.map(({ oid }) => oid),
+  ])
+}
+
 /** Hands what the server sends to the writer, and starts the WAL stream once the start LSN is known. */
 class BackupSink implements BaseBackupSink {
   readonly #writer: BackupWriter
@@ -170,6 +186,7 @@ class BackupSink implements BaseBackupSink {
   readonly #report: ReportProgress
   #manifestOpen = false
   bytesDone = 0
+  tablespaceOids: readonly string[] = []
 
   constructor(writer: BackupWriter, wal: WalStream, facts: ServerFacts, report: ReportProgress) {
     this.#writer = writer
@@ -178,7 +195,8 @@ class BackupSink implements BaseBackupSink {
     this.#report = report
   }
 
-  async onStart({ startLsn, timeline }: BaseBackupStart): Promise<void> {
+  async onStart({ startLsn, timeline, tablespaces }: BaseBackupStart): Promise<void> {
+    this.tablespaceOids = tablespaces.map(({ oid }) => String(oid))
     const { walSegmentBytes } = this.#facts
     this.#writer.setStart(startLsn)
     if (timeline > 1) {

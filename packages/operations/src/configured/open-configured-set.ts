@@ -16,7 +16,7 @@ import {
   openRepositorySet,
 } from '@tidemark/repository'
 import { type ObjectStore, openObjectStore } from '@tidemark/storage'
-import { RepositoryElsewhereError, UnknownNameError } from '../errors.ts'
+import { LatestUncertainError, RepositoryElsewhereError, UnknownNameError } from '../errors.ts'
 
 export interface ConfiguredDeps {
   readonly config: Config
@@ -82,7 +82,7 @@ export async function openConfiguredSet(
         required: repository.required,
         store: opened.use(await openConfiguredStore(repository, deps, false)),
       }
-      await openRepositorySet([place], undefined, signal)
+      await openRepositorySet([place], config.encryption.publicKey, signal)
       // What a store enforces is asked anew before anything is written.
       places.push(use === 'write' ? { ...place, capabilities: await place.store.probe(signal) } : place)
     } catch (error) {
@@ -102,6 +102,12 @@ export async function openConfiguredSet(
     openKeys: () => openKeys(set, keysOf(config), signal),
     [Symbol.asyncDispose]: () => stores.disposeAsync(),
   }
+}
+
+/** @throws {LatestUncertainError} `latest` is asked of all repositories, and not all of them answered. */
+export function requireAllForLatest(backup: string, repository: string | undefined, opened: ConfiguredSet): void {
+  if (backup === 'latest' && repository === undefined && opened.unavailable.length > 0)
+    throw new LatestUncertainError(opened.unavailable)
 }
 
 /** The KEKs of the configuration, the current one first; none where none is set. */
@@ -137,7 +143,7 @@ export async function openConfiguredStore(
       ...(region === undefined ? {} : { region }),
       ...(caFile === undefined ? {} : { caFile }),
       // With an endpoint the driver's own default is path style; only an explicit wish overrides it.
-      ...(forcePathStyle ? { forcePathStyle } : {}),
+      ...(forcePathStyle === undefined ? {} : { forcePathStyle }),
     },
   })
 }

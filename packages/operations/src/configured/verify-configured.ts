@@ -1,7 +1,7 @@
 import type { VerifyResult } from '@tidemark/contracts'
 import type { ReportProgress } from '@tidemark/kernel'
 import { type VerifyLevel, verifyBackup } from '../verify/verify-backup.ts'
-import { type ConfiguredDeps, openConfiguredSet, repositoryNames } from './open-configured-set.ts'
+import { type ConfiguredDeps, openConfiguredSet, repositoryNames, requireAllForLatest } from './open-configured-set.ts'
 
 export interface VerifyConfiguredRequest {
   readonly backup: string
@@ -23,6 +23,7 @@ export async function verifyConfigured(
     request.repository === undefined ? undefined : [request.repository],
   )
   await using opened = await openConfiguredSet(names, 'read', deps)
+  requireAllForLatest(request.backup, request.repository, opened)
   const keyring = request.level === 'contents' ? (await opened.openKeys()).keyring : undefined
   const outcome = await verifyBackup(request, {
     set: opened.set,
@@ -36,6 +37,19 @@ export async function verifyConfigured(
   return {
     backupId,
     level,
-    repositories: outcome.repositories.map((verdict) => ({ ...verdict, problems: [...verdict.problems] })),
+    repositories: [
+      ...outcome.repositories.map((verdict) => ({ ...verdict, problems: [...verdict.problems] })),
+      // One that must hold it and does not answer is no good news.
+      ...opened.unavailable
+        .filter(({ name }) => config.repositories[name]?.required === true)
+        .map(({ name, problem }) => ({
+          name,
+          packs: 0,
+          bytes: 0,
+          files: 0,
+          ok: false,
+          problems: [`not available: ${problem.code}: ${problem.message}`],
+        })),
+    ],
   }
 }

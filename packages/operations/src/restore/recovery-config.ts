@@ -82,7 +82,10 @@ function cloneSettings(directory: string, record: CommitRecord): Setting[] {
     ['unix_socket_directories', socketFolder(directory)],
     ['unix_socket_permissions', '0700'],
     ['hba_file', `${directory}/${CLONE_HBA}`],
+    ['port', '5432'],
     ['ssl', 'off'],
+    // Its messages go to where it was started, never into the source's files.
+    ['logging_collector', 'off'],
     ['external_pid_file', ''],
   ]
 }

@@ -4,8 +4,6 @@
  * The directory is fenced first and whole last (see TargetDirectory). A failed or aborted restore takes away what it made.
  * Memory: packs in flight are bounded by the number of threads; file names and extents are held, about 100 bytes a file and 40 an extent.
  */
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { Keyring } from '@tidemark/crypto'
 import { type Clock, type Logger, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
 import { type Repository, WalLayout, readFileList, readTimelineHistory, readWalSegment } from '@tidemark/repository'
@@ -212,11 +210,7 @@ async function writeRecoverySettings(
   files: readonly string[],
 ): Promise<void> {
   const { record, request } = plan
-  const path = join(target.path, AUTO_CONF)
-  const present = await readFile(path, 'latin1').catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return ''
-    throw error
-  })
+  const present = files.includes(AUTO_CONF) ? (await target.readFile(AUTO_CONF)).toString('latin1') : ''
   const text = restoredAutoConf(
     present,
     Buffer.from(request.targetDirectory).toString('latin1'),
@@ -225,7 +219,7 @@ async function writeRecoverySettings(
   )
   await replaceFile(target, AUTO_CONF, Buffer.from(text, 'latin1'))
   for (const file of files.filter((name) => CONFIGURATION.test(name))) {
-    const cleaned = withoutUnsafeLines(await readFile(join(target.path, file), 'latin1'))
+    const cleaned = withoutUnsafeLines((await target.readFile(file)).toString('latin1'))
     if (cleaned !== undefined) await replaceFile(target, file, Buffer.from(cleaned, 'latin1'))
   }
   for (const [name, text] of Object.entries(STAND_IN_CONFIGURATION)) {

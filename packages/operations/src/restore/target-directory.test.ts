@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { lstat, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { chown, lstat, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -104,3 +104,28 @@ test.each([true, false])('what a failed restore made is taken away (the director
   expect(await readdir(folder)).toEqual(existed ? ['target'] : [])
   expect(existed ? await readdir(path) : []).toEqual([])
 })
+
+test.runIf(process.getuid?.() === 0)(
+  "as root, the directory is root's alone until it is complete, and links planted in it are not followed",
+  async () => {
+    const path = join(await mkdtemp(join(tmpdir(), 'tidemark-owner-')), 'target')
+    await mkdir(path, { mode: 0o777 })
+    await chown(path, 65_534, 65_534)
+    const target = await TargetDirectory.claim(path, undefined, {})
+    expect(await lstat(path)).toMatchObject({ uid: 0, mode: 0o40700 })
+
+    await mkdir(join(path, '..', 'victim'), { mode: 0o700 })
+    await symlink('../victim', join(path, 'pg_wal'))
+    await expect(target.makeDirectory('pg_wal', 0o700)).rejects.toThrow(TargetWriteError)
+    expect((await lstat(join(path, '..', 'victim'))).uid).toBe(0)
+    await rm(join(path, 'pg_wal'))
+
+    await target.makeFile('server.key', 0o400, 10)
+    expect((await lstat(join(path, 'server.key'))).mode & 0o777).toBe(0o600)
+    await target.sync('server.key')
+    await target.complete({})
+    expect(await lstat(path)).toMatchObject({ uid: 65_534 })
+    expect(await lstat(join(path, 'server.key'))).toMatchObject({ uid: 65_534, mode: 0o100400 })
+    await rm(join(path, '..'), { recursive: true })
+  },
+)

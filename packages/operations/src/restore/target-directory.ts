@@ -6,7 +6,20 @@
  * so that the next one finds the directory empty again; only a killed one leaves the fence.
  */
 import { constants } from 'node:fs'
-import { type FileHandle, chown, lstat, mkdir, open, readdir, rename, rm, statfs } from 'node:fs/promises'
+import {
+  type FileHandle,
+  chmod,
+  lchown,
+  lstat,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  statfs,
+} from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
 
@@ -85,6 +98,10 @@ export class TargetDirectory {
   readonly owner: Owner | undefined
   readonly #existed: boolean
   readonly #directories: string[] = []
+  /** Modes that keep even the owner from writing; set once the contents are there. */
+  readonly #finalModes = new Map<string, number>()
+  /** As root: the directory itself, so that nobody who may rename what lies above it can lead us elsewhere. */
+  #handle: FileHandle | undefined
 
   private constructor(path: string, facts: TargetFacts) {
     this.path = path
@@ -92,12 +109,20 @@ export class TargetDirectory {
     this.#existed = facts.exists
   }
 
-  /** Makes the directory where needed and fences it. @throws {TargetNotEmptyError} another restore was first. */
+  /**
+   * Makes the directory where needed and fences it.
+   *
+   * As root, it stays root's alone until it is complete: a restore must not follow links that its future owner plants in it.
+   *
+   * @throws {TargetNotEmptyError} another restore was first. @throws {TargetUnusableError}
+   */
   static async claim(path: string, owner: Owner | undefined, fence: object): Promise<TargetDirectory> {
     const facts = await inspectTarget(path, owner)
     const target = new TargetDirectory(path, facts)
     if (!facts.exists) await mkdir(path, { mode: 0o700 })
-    const handle = await open(join(path, FENCE), 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
+    await target.#takeOver()
+    const handle = await open(target.#join(FENCE), 'wx', 0o600).catch(async (error: NodeJS.ErrnoException) => {
+      await target.#giveBack()
       if (error.code === 'EEXIST') throw new TargetNotEmptyError(path, FENCE)
       throw new TargetUnusableError(path, String(error.code), 'check its rights', error)
     })
@@ -105,36 +130,26 @@ export class TargetDirectory {
     await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...fence })}\n`)
     await fenceFile.sync()
     // Somebody may have put something there between the look and the fence.
-    const found = (await readdir(path)).find((name) => name !== FENCE)
+    const found = (await readdir(target.#base)).find((name) => name !== FENCE)
     if (found !== undefined) {
-      await rm(join(path, FENCE))
+      await rm(target.#join(FENCE))
+      await target.#giveBack()
       throw new TargetNotEmptyError(path, found)
     }
-    try {
-      await target.#own(path)
-      await target.#own(join(path, FENCE))
-      return target
-    } catch (error) {
-      await target.discard()
-      throw new TargetUnusableError(
-        path,
-        'its owner cannot be set',
-        'check the file system and the rights of this process',
-        error,
-      )
-    }
+    return target
   }
 
   /** @param relative one character per byte, as in the file list. */
   absolute(relative: string): string {
-    return `${Buffer.from(this.path).toString('latin1')}/${relative}`
+    return `${Buffer.from(this.#base).toString('latin1')}/${relative}`
   }
 
   async makeDirectory(relative: string, mode: number): Promise<void> {
     const path = Buffer.from(this.absolute(relative), 'latin1')
     await this.#guard(relative, async () => {
-      await mkdir(path, { mode, recursive: true })
-      if (this.owner !== undefined) await chown(path, this.owner.uid, this.owner.gid)
+      await mkdir(path)
+      await chmod(path, mode | 0o700)
+      if (this.owner !== undefined) await lchown(path, this.owner.uid, this.owner.gid)
     })
     this.#directories.push(relative)
   }
@@ -142,9 +157,10 @@ export class TargetDirectory {
   /** An empty file of the given size: what no extent covers reads as zeros. */
   async makeFile(relative: string, mode: number, size: number): Promise<void> {
     await this.#guard(relative, async () => {
-      await using handle = await this.#create(relative, mode)
+      await using handle = await this.#create(relative, mode | 0o600)
       if (size > 0) await handle.truncate(size)
     })
+    if ((mode & 0o600) !== 0o600) this.#finalModes.set(relative, mode)
   }
 
   async writeFile(relative: string, bytes: Uint8Array, mode = 0o600): Promise<void> {
@@ -157,7 +173,12 @@ export class TargetDirectory {
 
   async sync(relative: string): Promise<void> {
     await this.#guard(relative, async () => {
-      await using handle = await open(Buffer.from(this.absolute(relative), 'latin1'), 'r')
+      await using handle = await open(
+        Buffer.from(this.absolute(relative), 'latin1'),
+        constants.O_RDONLY | constants.O_NOFOLLOW,
+      )
+      const mode = this.#finalModes.get(relative)
+      if (mode !== undefined) await handle.chmod(mode)
       await handle.sync()
     })
   }
@@ -171,7 +192,8 @@ export class TargetDirectory {
   async promote(from: string, to: string): Promise<void> {
     await this.#guard(to, async () => {
       await rename(Buffer.from(this.absolute(from), 'latin1'), Buffer.from(this.absolute(to), 'latin1'))
-      await this.sync(to.includes('/') ? dirname(to) : '.')
+      if (to.includes('/')) await this.sync(dirname(to))
+      else await this.#syncRoot()
     })
   }
 
@@ -179,21 +201,69 @@ export class TargetDirectory {
   async complete(report: object): Promise<void> {
     const temporary = `${FENCE}.tmp`
     await this.writeFile(temporary, Buffer.from(`${JSON.stringify({ state: 'complete', ...report })}\n`))
-    await rename(join(this.path, temporary), join(this.path, FENCE))
+    await rename(this.#join(temporary), this.#join(FENCE))
     await this.#syncRoot()
+    await this.#giveBack()
   }
 
-  /** Takes away everything this restore made: the directory was empty, or was not there. */
+  /** The bytes of a file that this restore has written. */
+  async readFile(relative: string): Promise<Buffer> {
+    return readFile(Buffer.from(this.absolute(relative), 'latin1'))
+  }
+
+  /** Takes away everything this restore made: the directory was empty, or was not there. pg_control goes first: no half starts. */
   async discard(): Promise<void> {
-    if (!this.#existed) return rm(this.path, { recursive: true, force: true })
-    for (const name of await readdir(this.path)) {
-      if (name !== FENCE) await rm(join(this.path, name), { recursive: true, force: true })
+    await rm(this.#join('global/pg_control'), { force: true })
+    for (const name of await readdir(this.#base)) {
+      if (name !== FENCE) await rm(this.#join(name), { recursive: true, force: true })
     }
-    await rm(join(this.path, FENCE), { force: true })
+    await rm(this.#join(FENCE), { force: true })
+    await this.#giveBack()
+    if (!this.#existed) await rmdir(this.path)
+  }
+
+  get #base(): string {
+    return this.#handle === undefined ? this.path : `/proc/self/fd/${this.#handle.fd}`
+  }
+
+  #join(name: string): string {
+    return `${this.#base}/${name}`
+  }
+
+  async #takeOver(): Promise<void> {
+    if (this.owner === undefined) return
+    const handle = await open(this.path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+    try {
+      await handle.chown(0, 0)
+      await handle.chmod(0o700)
+    } catch (error) {
+      await handle.close()
+      throw new TargetUnusableError(
+        this.path,
+        'its owner cannot be set',
+        'check the file system and the rights of this process',
+        error,
+      )
+    }
+    this.#handle = handle
+  }
+
+  /** The directory itself is given away last; what lies in it has its owner already. */
+  async #giveBack(): Promise<void> {
+    const handle = this.#handle
+    this.#handle = undefined
+    if (handle === undefined || this.owner === undefined) return
+    try {
+      await handle.chown(this.owner.uid, this.owner.gid)
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
   }
 
   async #syncRoot(): Promise<void> {
-    await this.sync('.')
+    await using root = await open(this.#base, 'r')
+    await root.sync()
     await using parent = await open(dirname(this.path), 'r').catch(() => undefined)
     // A parent that may not be read may not be synced either; its entry is then the file system's promise.
     await parent?.sync().catch(() => {})
@@ -203,16 +273,13 @@ export class TargetDirectory {
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW
     const handle = await open(Buffer.from(this.absolute(relative), 'latin1'), flags, mode)
     try {
+      await handle.chmod(mode)
       if (this.owner !== undefined) await handle.chown(this.owner.uid, this.owner.gid)
       return handle
     } catch (error) {
       await handle.close()
       throw error
     }
-  }
-
-  async #own(path: string): Promise<void> {
-    if (this.owner !== undefined) await chown(path, this.owner.uid, this.owner.gid)
   }
 
   async #guard<T>(relative: string, action: () => Promise<T>): Promise<T> {

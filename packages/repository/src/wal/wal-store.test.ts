@@ -40,10 +40,10 @@ const read = (sample: SampleSet, name: string): ReturnType<typeof readWalSegment
 test('the same segment again, sealed anew, changes nothing', async () => {
   const sample = await newSampleSet()
   const bytes = sampleBytes('a', SEGMENT_BYTES, true)
-  await storeWalSegment(only(sample), wal, position, seal(sample, bytes), noDeadline)
+  await storeWalSegment(only(sample), wal, position, seal(sample, bytes), sample.keys.keyring, noDeadline)
   const [name = ''] = names(sample)
   const before = sample.stores[0]?.bytesOf(name)
-  await storeWalSegment(only(sample), wal, position, seal(sample, bytes), noDeadline)
+  await storeWalSegment(only(sample), wal, position, seal(sample, bytes), sample.keys.keyring, noDeadline)
   expect(names(sample)).toEqual([name])
   expect(sample.stores[0]?.bytesOf(name)).toEqual(before)
   expect((await read(sample, name)).bytes).toEqual(bytes)
@@ -52,11 +52,11 @@ test('the same segment again, sealed anew, changes nothing', async () => {
 test('a second primary cannot replace an archived segment, and both contents are kept', async () => {
   const sample = await newSampleSet()
   const [ours, theirs] = [sampleBytes('a', SEGMENT_BYTES, true), sampleBytes('b', SEGMENT_BYTES, true)]
-  await storeWalSegment(only(sample), wal, position, seal(sample, ours), noDeadline)
+  await storeWalSegment(only(sample), wal, position, seal(sample, ours), sample.keys.keyring, noDeadline)
   for (const bytes of [theirs, theirs, ours]) {
-    await expect(storeWalSegment(only(sample), wal, position, seal(sample, bytes), noDeadline)).rejects.toThrow(
-      WalSegmentConflictError,
-    )
+    await expect(
+      storeWalSegment(only(sample), wal, position, seal(sample, bytes), sample.keys.keyring, noDeadline),
+    ).rejects.toThrow(WalSegmentConflictError)
   }
   const kept = await Promise.all(names(sample).map(async (name) => (await read(sample, name)).bytes))
   expect(kept).toHaveLength(2)
@@ -72,7 +72,7 @@ test('neighbouring segments and timelines are no conflict', async () => {
     { ...position, timeline: 2 },
   ]) {
     const bytes = sampleBytes(`${at.timeline}/${at.segment}`, SEGMENT_BYTES, false)
-    await storeWalSegment(only(sample), wal, at, seal(sample, bytes, at), noDeadline)
+    await storeWalSegment(only(sample), wal, at, seal(sample, bytes, at), sample.keys.keyring, noDeadline)
   }
   expect(names(sample)).toHaveLength(4)
 })
@@ -133,7 +133,7 @@ test('exactly the missing names are found, over folders, with one listing each',
   const relative = wanted.map((name) => name.slice(wal.layout.folder.length))
   expect(await missingWal(only(sample), wal.layout, relative, noDeadline)).toHaveLength(41)
   for (const [i, name] of wanted.entries()) {
-    if (i % 3 !== 0) await store?.put(name, Buffer.from(i % 3 === 1 ? 'x' : ''), { signal: noDeadline })
+    if (i % 3 !== 0) await store?.put(name, Buffer.alloc(i % 3 === 1 ? 189 : 188), { signal: noDeadline })
   }
   const missing = await missingWal(only(sample), wal.layout, relative, noDeadline)
   expect(missing.toSorted()).toEqual(relative.filter((_, i) => i % 3 !== 1).toSorted())

@@ -8,6 +8,7 @@ import { keyedDigest, unsealBytes } from '@tidemark/crypto'
 import { parseWalFileName, walFileName } from '@tidemark/kernel'
 import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
 import { ClusterLayout } from '../layout.ts'
+import { isToBeReadBack, readBack } from '../set/read-back.ts'
 import type { Repository } from '../set/repository.ts'
 
 export interface WalPosition {
@@ -41,10 +42,18 @@ export async function storeWalSegment(
   wal: WalLayout,
   position: WalPosition,
   sealed: { sealed: Uint8Array; digest: string; sha256: string },
+  keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
   signal: AbortSignal,
 ): Promise<void> {
   const name = wal.objectName(position, sealed.digest)
-  await repository.store.putIfAbsent(name, sealed.sealed, { signal, sha256: sealed.sha256 })
+  const outcome = await repository.store.putIfAbsent(name, sealed.sealed, { signal, sha256: sealed.sha256 })
+  if (outcome === 'exists') {
+    // Stored earlier, perhaps under another salt: what is there has to open, or it proves nothing.
+    const relative = name.slice(wal.layout.folder.length)
+    await readWalSegment(repository, wal, relative, position.segmentBytes, keys, signal)
+  } else if (isToBeReadBack(repository)) {
+    await readBack(repository, name, sealed.sealed.length, sealed.sha256, signal)
+  }
   const prefix = wal.layout.walSegmentPrefix(position.timeline, position.segment, position.segmentBytes)
   const names: string[] = []
   for await (const entry of repository.store.list(prefix, { signal })) names.push(entry.name)
@@ -52,6 +61,9 @@ export async function storeWalSegment(
     throw new WalSegmentConflictError(walFileName(position.timeline, position.segment, position.segmentBytes), names)
   }
 }
+
+/** Header, frame header, one block, the shorter tag. */
+const SHORTEST_STREAM = 160 + 12 + 16
 
 /** Which of `wanted` (names relative to the cluster's folder) are not in the repository; one listing per folder. */
 export async function missingWal(
@@ -71,7 +83,8 @@ export async function missingWal(
     for await (const { name, size } of repository.store.list(layout.folder + folder, { signal, startAfter })) {
       const relative = name.slice(layout.folder.length)
       if (relative > last) break
-      if (size > 0) present.add(relative)
+      // Shorter than a header and a frame is no sealed stream, whatever it is.
+      if (size > SHORTEST_STREAM) present.add(relative)
     }
     missing.push(...names.filter((name) => !present.has(name)))
   }
