@@ -46,7 +46,7 @@ test('queue names are read back as they were written, dots in host names include
 
 test('a backup job gets its defaults, and unknown keys are refused at every level', () => {
   const job = { operationId: newOperationId('backup', 1, random), cluster: 'main', requestedAt: '2026-11-22T14:00:00Z' }
-  expect(backupJobSchema.parse(job).options).toEqual({ checkpoint: 'fast', verifyAfter: true })
+  expect(backupJobSchema.parse(job).options).toEqual({ verifyAfter: true })
   expect(backupJobSchema.safeParse({ ...job, extra: 1 }).success).toBe(false)
   expect(backupJobSchema.safeParse({ ...job, options: { sped: 1 } }).success).toBe(false)
   expect(startBackupBodySchema.safeParse({ compressionLevel: 20 }).success).toBe(false)

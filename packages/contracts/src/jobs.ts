@@ -21,8 +21,8 @@ export const checkpointSchema = z.enum(['fast', 'spread'])
 export const compressionLevelSchema = z.int().min(1).max(19)
 
 export const backupOptionsSchema = z.strictObject({
-  /** 'fast' asks the server for an immediate checkpoint; 'spread' waits for the next gentle one. */
-  checkpoint: checkpointSchema.default('fast'),
+  /** 'fast' asks the server for an immediate checkpoint; 'spread' waits for the next gentle one. Default: the worker's configuration. */
+  checkpoint: checkpointSchema.exactOptional(),
   compressionLevel: compressionLevelSchema.exactOptional(),
   /** KiB per second that the server may send; 32 is PostgreSQL's own minimum, 1 GiB/s its maximum. */
   maxRateKiB: z.int().min(32).max(1_048_576).exactOptional(),

@@ -36,7 +36,7 @@ test('a backup asked for is a queued operation with defaults filled in', async (
     attempts: 0,
   })
   const job = await bench.queue.boardQueue('backup').getJob(operationId)
-  expect(job?.data).toMatchObject({ job: { options: { checkpoint: 'fast', verifyAfter: true } } })
+  expect(job?.data).toMatchObject({ job: { options: { verifyAfter: true } } })
 })
 
 test('an unknown operation is undefined, whatever its id looks like', async () => {
@@ -47,7 +47,7 @@ test('an unknown operation is undefined, whatever its id looks like', async () =
 describe('one backup per cluster', () => {
   test('the same options join the operation under way, waiting or running', async () => {
     const first = await bench.queue.enqueueBackup({ cluster: 'main', options: { label: 'a' } })
-    const second = await bench.queue.enqueueBackup({ cluster: 'main', options: { label: 'a', checkpoint: 'fast' } })
+    const second = await bench.queue.enqueueBackup({ cluster: 'main', options: { label: 'a', verifyAfter: true } })
     expect(second).toEqual({ operationId: first.operationId, created: false })
 
     await bench.worker({ kind: 'backup', process: (_job, { signal }) => untilAborted(signal) })

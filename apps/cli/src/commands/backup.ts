@@ -12,7 +12,7 @@ import { UsageError } from '../usage-error.ts'
 
 interface BackupFlags {
   readonly local?: true
-  readonly checkpoint: 'fast' | 'spread'
+  readonly checkpoint?: 'fast' | 'spread'
   readonly level?: number
   readonly maxRate?: number
   readonly label?: string
@@ -28,7 +28,10 @@ export function addBackupCommands(program: Command, act: Act): void {
     .description('a base backup of a cluster of the configuration')
     .option('--local', 'do the work in this process, without API and Redis')
     .addOption(
-      new Option('--checkpoint <mode>', 'how the server starts it').choices(['fast', 'spread']).default('fast'),
+      new Option('--checkpoint <mode>', 'how the server starts it (default: the configured one)').choices([
+        'fast',
+        'spread',
+      ]),
     )
     .option('--level <n>', 'zstd level, 1 to 19', wholeNumber)
     .option('--max-rate <KiB/s>', 'throttle, 32 to 1048576', wholeNumber)
@@ -41,7 +44,7 @@ export function addBackupCommands(program: Command, act: Act): void {
 /** @throws {UsageError} with every option that is out of its limits. */
 function optionsOf(flags: BackupFlags): BackupOptions {
   const parsed = backupOptionsSchema.safeParse({
-    checkpoint: flags.checkpoint,
+    ...(flags.checkpoint === undefined ? {} : { checkpoint: flags.checkpoint }),
     verifyAfter: flags.verify,
     ...(flags.level === undefined ? {} : { compressionLevel: flags.level }),
     ...(flags.maxRate === undefined ? {} : { maxRateKiB: flags.maxRate }),

@@ -31,7 +31,7 @@ export async function backupCluster(
       target,
       operationId: request.operationId,
       requestedAt: request.requestedAt,
-      checkpoint: options.checkpoint,
+      checkpoint: options.checkpoint ?? config.backup.checkpoint,
       maxRateKiB: options.maxRateKiB,
       label: options.label,
       sealing: {
