@@ -12,7 +12,7 @@ export class ClusterBusyError extends OperationalError {
   }
 }
 
-/** The configured name points at another database system than the backups under it. */
+/** Committed, but the server reported page checksum failures in it: no restorable point unless asked for by name. */
 export class BackupDamagedError extends OperationalError {
   override readonly code = 'BACKUP_DAMAGED'
   override readonly retry = 'never'

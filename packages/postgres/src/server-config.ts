@@ -72,6 +72,8 @@ export function appendSettings(text: string, comment: string, settings: Readonly
  * server refuse to start ("multiple recovery targets specified").
  */
 export const recoverySettings: readonly string[] = [
+  'promote_trigger_file',
+  'recovery_min_apply_delay',
   'restore_command',
   'archive_cleanup_command',
   'recovery_end_command',

@@ -1,5 +1,5 @@
 export * from './errors.ts'
-export { BACKUP_ID, CLUSTER_NAME, ClusterLayout, PACK_TABLE } from './layout.ts'
+export { BACKUP_ID, CLUSTER_NAME, ClusterLayout, PACK_TABLE, compactTime } from './layout.ts'
 export { BackupWriter } from './backup-writer.ts'
 export type { Committed, SealingSettings } from './backup-writer.ts'
 export { packBufferBytes } from './packs/sealing-thread.ts'

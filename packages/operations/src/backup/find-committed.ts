@@ -1,5 +1,12 @@
 import { OperationalError } from '@tidemark/kernel'
-import { type Committed, type Repository, type RepositorySet, listRecordNames, readRecord } from '@tidemark/repository'
+import {
+  type Committed,
+  type Repository,
+  type RepositorySet,
+  compactTime,
+  listRecordNames,
+  readRecord,
+} from '@tidemark/repository'
 
 /** A clock that runs behind may stamp a record earlier than the request that led to it. */
 const CLOCK_SLACK_MS = 3_600_000
@@ -14,7 +21,7 @@ export async function findCommitted(
   request: { readonly cluster: string; readonly operationId: string; readonly requestedAt: Date },
   signal: AbortSignal,
 ): Promise<Committed | undefined> {
-  const since = compact(new Date(request.requestedAt.getTime() - CLOCK_SLACK_MS))
+  const since = compactTime(new Date(request.requestedAt.getTime() - CLOCK_SLACK_MS))
   const outcomes: { name: string; outcome: 'stored' | 'dropped' }[] = []
   let record: Committed['record'] | undefined
   for (const repository of set.repositories) {
@@ -46,8 +53,4 @@ async function committedIn(
     if (candidate?.operationId === request.operationId) return candidate
   }
   return undefined
-}
-
-function compact(time: Date): string {
-  return time.toISOString().replaceAll(/[-:.]/g, '')
 }

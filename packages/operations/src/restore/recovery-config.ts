@@ -6,7 +6,7 @@
  * reads, even an empty one, and refuses two), so those lines are taken out of every *.conf file of the directory.
  */
 import type { CommitRecord } from '@tidemark/repository'
-import { appendSettings, parseServerConfig, removeSettings } from '@tidemark/postgres'
+import { appendSettings, parseServerConfig, recoverySettings, removeSettings } from '@tidemark/postgres'
 
 export type RestoreProfile = 'clone' | 'production'
 
@@ -21,17 +21,6 @@ const RECOVERY_TARGETS = [
   'recovery_target_name',
   'recovery_target_lsn',
 ] as const
-const RECOVERY_SETTINGS = [
-  ...RECOVERY_TARGETS,
-  'recovery_target_inclusive',
-  'recovery_target_timeline',
-  'recovery_target_action',
-  'restore_command',
-  'recovery_end_command',
-  'archive_cleanup_command',
-  'recovery_min_apply_delay',
-  'promote_trigger_file',
-]
 
 /** Preload libraries that do nothing to anybody outside; all ship with PostgreSQL. */
 const HARMLESS_LIBRARIES = new Set([
@@ -46,7 +35,7 @@ const HARMLESS_LIBRARIES = new Set([
 type Setting = readonly [name: string, value: string]
 
 /** Recovery to the end of the backup itself, then a new timeline. */
-function recoverySettings(directory: string): Setting[] {
+function ownRecoverySettings(directory: string): Setting[] {
   const folder = `${directory}/${WAL_FOLDER}`
   return [
     ['recovery_target_inclusive', 'on'],
@@ -109,10 +98,10 @@ export function restoredAutoConf(
   const ours = Object.fromEntries([
     // Without these at least, the server refuses to recover; on the source they may have stood outside the data directory.
     ...Object.entries(record.server.minimumSettings),
-    ...recoverySettings(directory),
+    ...ownRecoverySettings(directory),
     ...(profile === 'clone' ? cloneSettings(directory, record) : []),
   ])
-  const cleaned = removeSettings(present, [...RECOVERY_SETTINGS, ...Object.keys(ours)])
+  const cleaned = removeSettings(present, [...recoverySettings, ...Object.keys(ours)])
   return appendSettings(cleaned, `restored from backup ${record.backupId} as ${profile}`, ours)
 }
 

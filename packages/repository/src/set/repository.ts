@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import {
   FORMAT_VERSION,
   type KeyEncryptionKey,
+  KeyMissingError,
   type Keyring,
   SignatureRefusedError,
   createKeyring,
@@ -191,7 +192,7 @@ export async function initRepositorySet(
   }
   if (empty.length === 0 && target !== undefined) throw new RepositoryExistsError(target.store.url, MARKER)
   const [kek] = keks
-  if (target === undefined && kek === undefined) openKeyring('', [], keks, '')
+  if (target === undefined && kek === undefined) throw new KeyMissingError('making a repository set')
   const keys =
     target === undefined && kek !== undefined
       ? newKeys(kek, deps.clock.now())
