@@ -50,7 +50,7 @@ interface OpenedFrame {
 /** Sections 2.1 to 2.3 for suite 1; every computation on secrets is a call of the openssl command. */
 async function openSuite1(stored: Buffer): Promise<OpenedFrame[]> {
   expect(stored.toString('ascii', 0, 8)).toBe('TIDEMARK')
-  expect([...stored.subarray(8, 11)]).toEqual([0, 0, 1])
+  expect([...stored.subarray(8, 11)]).toEqual([0, 1, 1])
   const bound = stored.subarray(0, 128)
   const salt = stored.subarray(32, 64)
   const keyFor = (role: string): Promise<Buffer> =>

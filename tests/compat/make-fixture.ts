@@ -1,7 +1,7 @@
 /**
  * Writes a fixture: a small file repository as the present version makes it, and what a reader must find in it.
  *
- *   node tests/compat/make-fixture.ts 0-draft
+ *   node tests/compat/make-fixture.ts 1
  *
  * Format the new expected.json (`oxfmt`). Once a format is released its fixture is never made again: it stands for the repositories that are out there. The repository is kept
  * as a tar archive, so that no formatter or line-ending rule touches a signed byte.
@@ -12,7 +12,14 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { type Lsn, segmentStart, silentLogger, systemClock } from '@tidemark/kernel'
-import { BackupWriter, type OpenedKeys, type RepositorySet, initRepositorySet, openKeys } from '@tidemark/repository'
+import {
+  BackupWriter,
+  NO_SOURCE_FACTS,
+  type OpenedKeys,
+  type RepositorySet,
+  initRepositorySet,
+  openKeys,
+} from '@tidemark/repository'
 import { openObjectStore } from '@tidemark/storage'
 import type { Expected, ExpectedBackup } from './expected.ts'
 import { FIXTURE_TEST_KEY } from './fixture-key.ts'
@@ -29,7 +36,7 @@ interface SourceFile {
 }
 
 const [version] = process.argv.slice(2)
-if (version === undefined || !/^[0-9a-z.-]+$/.test(version)) throw new Error('name the format version, such as 0-draft')
+if (version === undefined || !/^[0-9a-z.-]+$/.test(version)) throw new Error('name the format version, such as 1')
 const folder = new URL(`fixtures/${version}/`, import.meta.url).pathname
 const repository = await mkdtemp(join(tmpdir(), 'tidemark-fixture-'))
 const store = await openObjectStore(`file://${repository}`, { create: true })
@@ -95,6 +102,8 @@ async function writeBackup(
     verdict: 'intact',
     damage: [],
     server,
+    source: { ...NO_SOURCE_FACTS, role: 'fixture', dataDirectory: '/var/lib/postgresql/15/main' },
+    skipped: 0,
     stoppedAt,
   })
   return {

@@ -62,7 +62,7 @@ def main():
     stored = sys.stdin.buffer.read()
     if len(stored) < HEADER or stored[:8] != b"TIDEMARK":
         refuse("not a sealed stream")
-    if stored[8:10] != b"\x00\x00" or stored[10] != 2:
+    if stored[8:10] != b"\x00\x01" or stored[10] != 2:
         refuse("another version or suite")
     salt, bound_header = stored[32:64], stored[:128]
     info = b"tidemark" + stored[8:10] + stored[10:11]

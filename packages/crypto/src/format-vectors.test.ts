@@ -1,4 +1,4 @@
-/** The format does not change by accident: ../vectors/format-0-draft.json, made once and frozen. */
+/** The format does not change by accident: ../vectors/format-1.json, made once and frozen. */
 import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { openFrame, sealFrame } from './frame.ts'
@@ -35,7 +35,7 @@ interface Vectors {
   }
 }
 
-const vectors = JSON.parse(readFileSync(new URL('../vectors/format-0-draft.json', import.meta.url), 'utf8')) as Vectors
+const vectors = JSON.parse(readFileSync(new URL('../vectors/format-1.json', import.meta.url), 'utf8')) as Vectors
 const hex = (text: string): Buffer => Buffer.from(text, 'hex')
 
 /** JSON has no 64-bit integers: they stand as decimal text. */

@@ -170,12 +170,12 @@ test('a keyring of another set, of another version, or of none is refused by its
   expect(() => openKeyring('00000000000000ab', named(document), [kek], keyring.publicKey)).toThrow(
     expect.objectContaining({ code: 'SIGNATURE_REFUSED', facts: { why: 'set' } }),
   )
-  const newer = keyring.signer.sign({ ...payloadOf(document), version: 1 })
+  const newer = keyring.signer.sign({ ...payloadOf(document), version: 2 })
   expect(() => openKeyring(SET, named(document, newer), [kek], keyring.publicKey)).toThrow(SealRefusedError)
   expect(() => openKeyring(SET, named(document, newer), [kek], keyring.publicKey)).toThrow(
     expect.objectContaining({ code: 'SEAL_VERSION' }),
   )
-  const record = keyring.signer.sign({ format: 'tidemark-backup', version: 0, setId: SET })
+  const record = keyring.signer.sign({ format: 'tidemark-backup', version: 1, setId: SET })
   expect(() => openKeyring(SET, named(record), [kek], keyring.publicKey)).toThrow(SignatureRefusedError)
   expect(() => openKeyring(SET, [], [kek], keyring.publicKey)).toThrow(SignatureRefusedError)
 })

@@ -292,7 +292,7 @@ test('two streams of the same plaintext share no byte of salt, IV or ciphertext'
 test('another version or suite is said before anything is tried', () => {
   const { stored } = sealFrames('aes-256-gcm', plaintexts)
   const newer = Buffer.from(stored)
-  newer.writeUInt16BE(1, 8)
+  newer.writeUInt16BE(2, 8)
   expect(refusal(newer)).toBe('SEAL_VERSION')
   const third = Buffer.from(stored)
   third.writeUInt8(3, 10)

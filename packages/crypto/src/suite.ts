@@ -3,7 +3,7 @@ export const SUITES = { 'aes-256-cbc-hmac-sha-256': 1, 'aes-256-gcm': 2 } as con
 export type SuiteName = keyof typeof SUITES
 export type SuiteNumber = (typeof SUITES)[SuiteName]
 
-export const FORMAT_VERSION = 0
+export const FORMAT_VERSION = 1
 /** Largest plaintext of one frame. */
 export const FRAME_BYTES = 1_048_576
 /** Longest ciphertext: a full frame stored raw, with a whole block of padding. */

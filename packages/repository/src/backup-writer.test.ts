@@ -186,7 +186,7 @@ test('lent memory is bounded: a repository that stalls stops the source', async 
   expect(await listed(sample)).toHaveLength(1)
 }, 60_000)
 
-test.each(['pack-00001$', 'pack-00002$', 'files-00001$', 'packs.json$', 'wal/', 'records/', '-1.json$'])(
+test.each(['pack-00001$', 'pack-00002$', 'files-00001$', 'packs.jsonl$', 'wal/', 'records/', '-1.json$'])(
   'a required repository that cannot store %s fails everything, and no record is left',
   async (pattern) => {
     const sample = await newSampleSet([true, true])
@@ -201,7 +201,7 @@ test.each(['pack-00001$', 'pack-00002$', 'files-00001$', 'packs.json$', 'wal/', 
   },
 )
 
-test.each(['begin/', 'pack-00002$', 'files-00001$', 'packs.json$', 'wal/', 'records/'])(
+test.each(['begin/', 'pack-00002$', 'files-00001$', 'packs.jsonl$', 'wal/', 'records/'])(
   'an optional repository that cannot store %s is dropped, and the others commit',
   async (pattern) => {
     const sample = await newSampleSet([true, false])

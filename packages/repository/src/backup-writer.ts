@@ -4,7 +4,7 @@
  * States: *begun* (begin objects stored, lease renewed) → files and WAL come → *committed* (records stored). Leaving it any
  * other way leaves debris that no listing shows. One writer is one attempt: its backup id is never used again.
  */
-import { createHash } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import { FORMAT_VERSION, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
 import {
@@ -19,12 +19,14 @@ import {
   walFileName,
 } from '@tidemark/kernel'
 import { BackupIncompleteError, DocumentDamagedError, FolderMismatchError, LeaseLostError } from './errors.ts'
-import { ClusterLayout, PACK_TABLE } from './layout.ts'
+import { ClusterLayout, PACK_TABLE, SOURCE } from './layout.ts'
 import type { FileEntry } from './packs/file-list.ts'
 import { FileListWriter } from './packs/file-list-writer.ts'
 import { type FileHead, FrameCutter } from './packs/frame-cutter.ts'
 import { PackWriter } from './packs/pack-writer.ts'
-import type { Begin, CommitRecord, PackTable, RecordedServer } from './records/documents.ts'
+import type { Begin, CommitRecord, RecordedServer } from './records/documents.ts'
+import { type PackTable, type SourceEntry, encodePackTable } from './records/pack-table.ts'
+import type { SourceDocument, SourceFacts } from './records/source-document.ts'
 import type { OpenedKeys, Repository, RepositorySet } from './set/repository.ts'
 import { SetWriter } from './set/set-writer.ts'
 import { WalLayout, type WalPosition, missingWal, storeWalSegment } from './wal/wal-store.ts'
@@ -63,6 +65,9 @@ export interface CommitFacts {
   readonly verdict: CommitRecord['verdict']
   readonly damage: readonly string[]
   readonly server: RecordedServer
+  readonly source: SourceFacts
+  /** Links and special files that the server did not send. */
+  readonly skipped: number
   readonly stoppedAt: Date
 }
 
@@ -215,16 +220,9 @@ export class BackupWriter implements AsyncDisposable {
     if (this.#cutter.unfinished > 0) throw new RangeError(`${this.#cutter.unfinished} files have no place`)
     const fileList = await this.#files.finish()
     const wal = this.#neededWal(facts)
-    const table: PackTable = {
-      format: 'tidemark-packs',
-      version: FORMAT_VERSION,
-      backupId: this.backupId,
-      packs,
-      fileList,
-      wal,
-      history: this.#historyNames,
-    }
-    const tableBytes = Buffer.from(`${JSON.stringify(table)}\n`)
+    const source = await this.#putSource(facts)
+    const table: PackTable = { backupId: this.backupId, packs, fileList, source, wal, history: this.#historyNames }
+    const tableBytes = encodePackTable(table)
     const tableSha256 = sha256(tableBytes)
     await this.#writer.put(this.#layout.base(this.backupId) + PACK_TABLE, tableBytes, tableSha256, signal)
     const record = this.#record(facts, table, { bytes: tableBytes.length, sha256: tableSha256 })
@@ -249,6 +247,26 @@ export class BackupWriter implements AsyncDisposable {
     else this.#totals.links += 1
     this.#totals.bytes += entry.size
     this.#files.add(entry)
+  }
+
+  async #putSource({ source, stoppedAt }: CommitFacts): Promise<SourceEntry> {
+    const document: SourceDocument = {
+      format: 'tidemark-source',
+      version: FORMAT_VERSION,
+      backupId: this.backupId,
+      capturedAt: stoppedAt.toISOString(),
+      ...source,
+    }
+    const streamId = randomBytes(16).toString('hex')
+    const sealed = sealBytes(Buffer.from(JSON.stringify(document)), {
+      suite: this.#options.sealing.suite,
+      dataKey: this.#keys.keyring.writeKey,
+      identity: { kind: 'other', streamId },
+      compressionLevel: 3,
+    })
+    const digest = sha256(sealed)
+    await this.#writer.put(this.#layout.base(this.backupId) + SOURCE, sealed, digest, this.#deps.signal)
+    return { name: SOURCE, bytes: sealed.length, sha256: digest, salt: sealed.toString('hex', 32, 64), streamId }
   }
 
   /** Names of every segment from start to stop. @throws {BackupIncompleteError} one did not come. */
@@ -280,7 +298,8 @@ export class BackupWriter implements AsyncDisposable {
     const { walSegmentBytes } = facts.server
     const { first, last } = segmentRange(facts.startLsn, facts.stopLsn, walSegmentBytes)
     const fileName = (segment: bigint): string => walFileName(facts.timeline, segment, walSegmentBytes)
-    const storedBytes = [...table.packs, ...table.fileList].reduce((sum, { bytes }) => sum + bytes, 0)
+    const own = table.packs.filter(({ backup }) => backup === undefined)
+    const storedBytes = [...own, ...table.fileList].reduce((sum, { bytes }) => sum + bytes, 0)
     return {
       format: 'tidemark-backup',
       version: FORMAT_VERSION,
@@ -299,11 +318,12 @@ export class BackupWriter implements AsyncDisposable {
       parents: [],
       server: facts.server,
       wal: { first: fileName(first), last: fileName(last), segments: table.wal.length },
-      totals: { ...this.#totals, storedBytes, packs: table.packs.length },
+      totals: { ...this.#totals, storedBytes, packs: table.packs.length, sharedBytes: 0, skipped: facts.skipped },
       packTable,
       keyring: { name: newest.name, sha256: sha256(newest.bytes) },
       dataKeys: [keyring.writeKey.id],
       writer: { version: writerVersion, host: hostname() },
+      requires: [],
     }
   }
 
@@ -323,6 +343,7 @@ export class BackupWriter implements AsyncDisposable {
       parents: [],
       host: hostname(),
       pid: process.pid,
+      requires: [],
     }
     const { clock } = this.#deps
     const asked = { monotonicMs: clock.monotonicMs(), at: clock.now() }
@@ -346,7 +367,7 @@ export class BackupWriter implements AsyncDisposable {
   async #check(repository: Repository, table: PackTable, tableBytes: number): Promise<void> {
     const { signal } = this.#deps
     const base = this.#layout.base(this.backupId)
-    const expected = new Map([...table.packs, ...table.fileList].map(({ name, bytes }) => [name, bytes]))
+    const expected = new Map([...table.packs, ...table.fileList, table.source].map(({ name, bytes }) => [name, bytes]))
     expected.set(PACK_TABLE, tableBytes)
     const unexpected: string[] = []
     for await (const { name, size } of repository.store.list(base, { signal })) {

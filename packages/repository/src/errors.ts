@@ -56,10 +56,12 @@ export class RepositoryTwiceError extends OperationalError {
 export class FormatVersionError extends OperationalError {
   override readonly code = 'REPOSITORY_VERSION'
   override readonly retry = 'never'
-  constructor(what: string, version: unknown, readable: number) {
-    super(`${what} has format version ${String(version)}; this program reads version ${readable}`, {
+  /** @param feature of a version that is read otherwise. */
+  constructor(what: string, version: unknown, readable: number, feature?: string) {
+    const found = feature === undefined ? `has format version ${String(version)}` : `needs the feature ${feature}`
+    super(`${what} ${found}; this program reads version ${readable}`, {
       hint: 'use the Tidemark release that wrote it, or a newer one that says it reads this version',
-      facts: { version, readable },
+      facts: { version, readable, feature },
     })
   }
 }

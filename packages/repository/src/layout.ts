@@ -62,7 +62,9 @@ export class ClusterLayout {
   }
 }
 
-export const PACK_TABLE = 'packs.json'
+export const PACK_TABLE = 'packs.jsonl'
+/** The sealed document about the source. */
+export const SOURCE = 'source'
 
 export function packName(ordinal: number): string {
   return `pack-${String(ordinal).padStart(5, '0')}`

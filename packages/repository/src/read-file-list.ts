@@ -5,7 +5,8 @@ import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupIncompleteError, DocumentDamagedError } from './errors.ts'
 import { ClusterLayout } from './layout.ts'
 import { type FileEntry, decodeFileEntries } from './packs/file-list.ts'
-import type { CommitRecord, PackTable } from './records/documents.ts'
+import type { CommitRecord } from './records/documents.ts'
+import type { PackTable } from './records/pack-table.ts'
 import type { Repository } from './set/repository.ts'
 
 /** @throws {BackupIncompleteError} @throws {DocumentDamagedError} @throws {SealRefusedError} @throws {UnknownDataKeyError} */

@@ -39,6 +39,7 @@ import {
 import { ClusterBusyError } from '../errors.ts'
 import { findCommitted } from './find-committed.ts'
 import { recordedServer } from './recorded-server.ts'
+import { sourceFacts } from './source-facts.ts'
 
 export interface BackupRequest {
   readonly cluster: string
@@ -141,6 +142,8 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
         ? [end.checksumFailure, ...end.notices].flatMap((notice) => (notice === undefined ? [] : [notice.message]))
         : [],
       server: recordedServer(facts, await tablespacesOf(lock, facts, sink)),
+      source: sourceFacts(facts, target),
+      skipped: 0,
       stoppedAt,
     })
     logger.info(

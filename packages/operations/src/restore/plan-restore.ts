@@ -155,10 +155,9 @@ async function checkObjects(
   const layout = new ClusterLayout(record.cluster, record.systemId)
   const base = layout.base(record.backupId)
   const expected = new Map(
-    [...table.packs.filter(({ backup }) => backup === undefined), ...table.fileList].map(({ name, bytes }) => [
-      name,
-      bytes,
-    ]),
+    [...table.packs.filter(({ backup }) => backup === undefined), ...table.fileList, table.source].map(
+      ({ name, bytes }) => [name, bytes],
+    ),
   )
   for await (const { name, size } of repository.store.list(base, { signal })) {
     const relative = name.slice(base.length)

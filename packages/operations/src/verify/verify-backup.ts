@@ -19,6 +19,7 @@ import {
   findBackup,
   missingWal,
   readPackTable,
+  readSource,
   readTimelineHistory,
   readWalSegment,
 } from '@tidemark/repository'
@@ -118,13 +119,17 @@ async function verifyIn(
       await noting(report, deps.signal, async () => {
         files = await verifyFiles(repository, record, table, { ...deps, keyring: deps.keyring as Keyring }, report)
       })
-    await verifyWal(repository, record, table, deps.keyring, report, deps.signal)
+    const { keyring } = deps
+    await noting(report, deps.signal, async () => {
+      await readSource(repository, record, table, keyring.dataKey, deps.signal)
+    })
+    await verifyWal(repository, record, table, keyring, report, deps.signal)
   })
   if (packs === 0 && problems.length === 0) return undefined
   return { name: repository.name, packs, bytes, files, ok: problems.length === 0, problems }
 }
 
-/** Level `packs` reads everything here; level `contents` only the file list, since it reads the packs anyway. */
+/** Level `packs` reads everything here; level `contents` only the file list and the source document, since it reads the packs anyway. */
 async function verifyObjects(
   repository: Repository,
   record: CommitRecord,
@@ -134,7 +139,8 @@ async function verifyObjects(
   deps: VerifyDeps,
 ): Promise<number> {
   const layout = new ClusterLayout(record.cluster, record.systemId)
-  const objects = level === 'packs' ? [...table.packs, ...table.fileList] : table.fileList
+  const small = [...table.fileList, table.source]
+  const objects = level === 'packs' ? [...table.packs, ...small] : small
   const bytesTotal = objects.reduce((sum, object) => sum + object.bytes, 0)
   let bytesDone = 0
   await runBounded(objects.values(), FETCHES_AT_ONCE, deps.signal, async (object, signal) => {

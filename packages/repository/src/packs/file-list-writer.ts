@@ -1,7 +1,7 @@
 /** Seals the file list as it grows, in parts of about 16 MiB, so that it is never held whole. */
 import { createHash } from 'node:crypto'
 import { FRAME_BYTES, type Keyring, type SuiteName, sealBytes } from '@tidemark/crypto'
-import type { SealedObject } from '../records/documents.ts'
+import type { SealedObject } from '../records/pack-table.ts'
 import { fileListName } from '../layout.ts'
 import { type FileEntry, encodeFileEntry } from './file-list.ts'
 

@@ -8,7 +8,7 @@
 import { Worker } from 'node:worker_threads'
 import { type Keyring, FRAME_BYTES, type SuiteName } from '@tidemark/crypto'
 import { AbortedError, abortError } from '@tidemark/kernel'
-import type { PackEntry } from '../records/documents.ts'
+import type { PackEntry } from '../records/pack-table.ts'
 import { packName } from '../layout.ts'
 import {
   type FromSealingThread,

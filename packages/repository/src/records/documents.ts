@@ -11,39 +11,21 @@ const time = z.iso.datetime()
 const count = z.number().int().nonnegative()
 const base64Key = z.string().regex(/^[A-Za-z0-9+/]{43}=$/)
 const version = z.literal(FORMAT_VERSION)
+/** Features a reader must know, beyond this version: none so far. A reader that meets another name refuses. */
+const requires = z.array(z.string())
 
-export const markerSchema = z.strictObject({
+export const markerSchema = z.object({
   format: z.literal('tidemark-repository'),
   version,
   setId: id,
   repositoryId: id,
   createdAt: time,
   publicKey: base64Key,
+  requires,
 })
 export type Marker = z.infer<typeof markerSchema>
 
-const sealedObject = z.strictObject({
-  name: z.string().regex(/^(pack|files)-\d{5,}$/),
-  bytes: count,
-  sha256,
-  salt: sha256,
-})
-const packEntry = sealedObject.extend({ backup: id.optional() })
-export type PackEntry = z.infer<typeof packEntry>
-export type SealedObject = z.infer<typeof sealedObject>
-
-export const packTableSchema = z.strictObject({
-  format: z.literal('tidemark-packs'),
-  version,
-  backupId: id,
-  packs: z.array(packEntry),
-  fileList: z.array(sealedObject).min(1),
-  wal: z.array(z.string().regex(/^wal\/[0-9A-F]{8}\/[0-9A-F]{8}\/[0-9A-F]{24}-[0-9a-f]{32}$/)),
-  history: z.array(z.string().regex(/^wal\/[0-9A-F]{8}\.history-[0-9a-f]{32}$/)),
-})
-export type PackTable = z.infer<typeof packTableSchema>
-
-export const beginSchema = z.strictObject({
+export const beginSchema = z.object({
   format: z.literal('tidemark-begin'),
   version,
   backupId: id,
@@ -56,10 +38,11 @@ export const beginSchema = z.strictObject({
   parents: z.array(id),
   host: z.string(),
   pid: count,
+  requires,
 })
 export type Begin = z.infer<typeof beginSchema>
 
-const serverSchema = z.strictObject({
+const serverSchema = z.object({
   versionNum: count,
   version: z.string(),
   walSegmentBytes: count,
@@ -72,7 +55,7 @@ const serverSchema = z.strictObject({
 })
 export type RecordedServer = z.infer<typeof serverSchema>
 
-export const commitRecordSchema = z.strictObject({
+export const commitRecordSchema = z.object({
   format: z.literal('tidemark-backup'),
   version,
   backupId: id,
@@ -90,31 +73,45 @@ export const commitRecordSchema = z.strictObject({
   damage: z.array(z.string()),
   parents: z.array(id),
   server: serverSchema,
-  wal: z.strictObject({ first: z.string(), last: z.string(), segments: count }),
-  totals: z.strictObject({
+  wal: z.object({ first: z.string(), last: z.string(), segments: count }),
+  totals: z.object({
     files: count,
     directories: count,
     links: count,
     bytes: count,
+    /** Own packs and file list. */
     storedBytes: count,
     packs: count,
+    /** Bytes in packs of earlier backups or attempts, which this one shares. */
+    sharedBytes: count,
+    /** Links and special files that the server did not send. */
+    skipped: count,
   }),
-  packTable: z.strictObject({ bytes: count, sha256 }),
-  keyring: z.strictObject({ name: z.string(), sha256 }),
+  packTable: z.object({ bytes: count, sha256 }),
+  keyring: z.object({ name: z.string(), sha256 }),
   dataKeys: z.array(z.string().regex(/^[0-9a-f]{32}$/)),
-  writer: z.strictObject({ version: z.string(), host: z.string() }),
+  writer: z.object({ version: z.string(), host: z.string() }),
+  requires,
 })
 export type CommitRecord = z.infer<typeof commitRecordSchema>
 
+/** @throws {FormatVersionError} another version wrote it, or it needs a feature that this version does not know. */
+export function checkVersion(value: unknown, what: string): void {
+  const { version: found, requires: needed } = (value ?? {}) as { version?: unknown; requires?: unknown }
+  if (typeof found === 'number' && found !== FORMAT_VERSION) throw new FormatVersionError(what, found, FORMAT_VERSION)
+  if (!Array.isArray(needed)) return
+  const [feature] = needed as unknown[]
+  if (feature !== undefined) throw new FormatVersionError(what, FORMAT_VERSION, FORMAT_VERSION, JSON.stringify(feature))
+}
+
 /**
- * A document's value, held against its schema.
+ * A document's value, held against its schema. Members that the schema does not have are ignored: what a reader must not ignore is in `requires`.
  *
  * @throws {FormatVersionError} another version wrote it: said before anything else about its shape.
  * @throws {DocumentDamagedError}
  */
 export function parseDocument<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
-  const found = (value as { version?: unknown } | null)?.version
-  if (typeof found === 'number' && found !== FORMAT_VERSION) throw new FormatVersionError(what, found, FORMAT_VERSION)
+  checkVersion(value, what)
   const parsed = schema.safeParse(value)
   if (!parsed.success) {
     const [issue] = parsed.error.issues

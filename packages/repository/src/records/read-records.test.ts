@@ -63,9 +63,9 @@ test.each<[string, (record: CommitRecord) => object, typeof otherSigner | undefi
   ['of another database system', (record) => ({ ...record, systemId: '1' }), undefined, 'DOCUMENT_DAMAGED'],
   ['of another set', (record) => ({ ...record, setId: '00112233445566aa' }), undefined, 'DOCUMENT_DAMAGED'],
   ['of another time', (record) => ({ ...record, stoppedAt: at(9).toISOString() }), undefined, 'DOCUMENT_DAMAGED'],
-  ['of another format version', (record) => ({ ...record, version: 1 }), undefined, 'REPOSITORY_VERSION'],
+  ['of another format version', (record) => ({ ...record, version: 2 }), undefined, 'REPOSITORY_VERSION'],
   ['of another kind', (record) => ({ ...record, format: 'tidemark-begin' }), undefined, 'DOCUMENT_DAMAGED'],
-  ['with a field too many', (record) => ({ ...record, note: 'x' }), undefined, 'DOCUMENT_DAMAGED'],
+  ['that needs an unknown feature', (record) => ({ ...record, requires: ['x'] }), undefined, 'REPOSITORY_VERSION'],
   ['without its totals', ({ totals: _totals, ...rest }) => rest, undefined, 'DOCUMENT_DAMAGED'],
 ])('a record %s is listed as untrusted and never found', async (_what, change, signer, code) => {
   const sample = await newSampleSet()
@@ -94,6 +94,14 @@ test('a record without a signature, damaged anywhere, or empty, is listed as unt
     const [listed] = await list(sample)
     expect(listed).toMatchObject({ backupId, untrusted: { code: 'SIGNATURE_REFUSED' } })
   }
+})
+
+test('a record with a field that this version does not know is read without it', async () => {
+  const sample = await newSampleSet()
+  const { backupId } = await writeBackup(sample, tree)
+  await replaceRecord(sample, (record) => ({ ...record, note: 'x' }), undefined)
+  const { record } = await find(sample, backupId)
+  expect(record).not.toHaveProperty('note')
 })
 
 test('an old record under a later time does not pass for the latest backup', async () => {
@@ -192,7 +200,7 @@ test('damage to any object of a backup is noticed', async () => {
     ...(sample.stores[0]?.names(layout.base(backupId)) ?? []),
     ...(sample.stores[0]?.names(`${layout.folder}wal/`) ?? []),
   ]
-  expect(names).toHaveLength(6)
+  expect(names).toHaveLength(7)
   for (const name of names) {
     const stored = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
     for (const byte of [0, 40, 130, 170, Math.floor(stored.length / 2), stored.length - 1]) {

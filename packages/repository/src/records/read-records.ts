@@ -6,14 +6,8 @@ import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
 import { CLUSTERS, ClusterLayout, PACK_TABLE, compactTime, parseRecordName } from '../layout.ts'
 import type { Repository, RepositorySet } from '../set/repository.ts'
-import {
-  type CommitRecord,
-  type PackTable,
-  commitRecordSchema,
-  packTableSchema,
-  parseDocument,
-  parseJsonDocument,
-} from './documents.ts'
+import { type CommitRecord, commitRecordSchema, parseDocument } from './documents.ts'
+import { type PackTable, decodePackTable } from './pack-table.ts'
 
 export interface RecordName {
   readonly name: string
@@ -205,5 +199,7 @@ export async function readPackTable(
   const what = `pack table of backup ${record.backupId} in ${repository.name}`
   const sha256 = createHash('sha256').update(bytes).digest('hex')
   if (sha256 !== record.packTable.sha256) throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
-  return parseJsonDocument(packTableSchema, bytes, what)
+  const table = decodePackTable(bytes, what)
+  if (table.backupId !== record.backupId) throw new DocumentDamagedError(what, 'it is of another backup')
+  return table
 }

@@ -144,12 +144,12 @@ test('a marker of another version is refused as that, a damaged one as damaged',
   const marker = JSON.parse(store.bytesOf('tidemark.json')?.toString() ?? '') as object
   const write = (value: object | string): void =>
     store.corrupt('tidemark.json', () => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)))
-  write({ ...marker, version: 1, layout: 'new' })
+  write({ ...marker, version: 2, layout: 'new' })
   await expect(open(placesOf(store))).rejects.toThrow(FormatVersionError)
-  await expect(open(placesOf(store))).rejects.toMatchObject({ code: 'REPOSITORY_VERSION', facts: { version: 1 } })
+  await expect(open(placesOf(store))).rejects.toMatchObject({ code: 'REPOSITORY_VERSION', facts: { version: 2 } })
   for (const bad of [
     { ...marker, setId: 'x' },
-    { ...marker, more: 1 },
+    { ...marker, requires: 1 },
     { ...marker, publicKey: '' },
     'null',
     '',

@@ -208,6 +208,7 @@ export async function initRepositorySet(
       repositoryId: randomId(),
       createdAt: deps.clock.now().toISOString(),
       publicKey: keys.publicKey,
+      requires: [],
     }
     const outcome = await place.store.putIfAbsent(MARKER, Buffer.from(`${JSON.stringify(marker)}\n`), { signal })
     if (outcome === 'exists') throw new RepositoryExistsError(place.store.url, MARKER)

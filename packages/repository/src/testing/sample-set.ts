@@ -8,7 +8,9 @@ import { ClusterLayout, PACK_TABLE } from '../layout.ts'
 import { PackReader } from '../packs/pack-reader.ts'
 import { readFileList } from '../read-file-list.ts'
 import type { CommitRecord } from '../records/documents.ts'
+import { readSource } from '../read-source.ts'
 import { readPackTable } from '../records/read-records.ts'
+import { NO_SOURCE_FACTS } from '../records/source-document.ts'
 import { type OpenedKeys, type Repository, type RepositorySet, initRepositorySet, openKeys } from '../set/repository.ts'
 import { WalLayout, missingWal, readTimelineHistory, readWalSegment } from '../wal/wal-store.ts'
 import { type SampleFile, sampleBytes, smallTree } from './sample-tree.ts'
@@ -108,6 +110,8 @@ export async function writeBackup(
       preloadLibraries: [],
       tablespaceOids: [],
     },
+    source: NO_SOURCE_FACTS,
+    skipped: 0,
     stoppedAt: options.stoppedAt ?? clock.now(),
   })
   return { ...committed, backupId: writer.backupId }
@@ -130,7 +134,7 @@ export async function readBackup(
   const base = layout.base(record.backupId)
   const table = await readPackTable(repository, record, noDeadline)
   const listed = (await collect(repository.store.list(base, { signal: noDeadline }))).map(({ name }) => name)
-  const expected = [PACK_TABLE, ...[...table.packs, ...table.fileList].map(({ name }) => name)]
+  const expected = [PACK_TABLE, ...[...table.packs, ...table.fileList, table.source].map(({ name }) => name)]
   if (
     listed.toSorted().join() !==
     expected
@@ -159,6 +163,7 @@ export async function readBackup(
     }
     files.push({ type: entry.type, path: entry.path, mode: entry.mode, bytes, linkTarget: entry.linkTarget })
   }
+  await readSource(repository, record, table, keyring.dataKey, noDeadline)
   const missing = await missingWal(repository, layout, [...table.wal, ...table.history], noDeadline)
   if (missing.length > 0) throw new Error(`missing ${missing.join()}`)
   const wal = new WalLayout(record.cluster, record.systemId)
