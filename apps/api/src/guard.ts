@@ -9,7 +9,7 @@
  * error handler can change the answer.
  */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isLoopback } from '@tidemark/config'
+import { hostNameOf, isLoopback } from '@tidemark/kernel'
 import { sendProblem } from './problems.ts'
 
 /** For the root: holds for every route, also of plugins registered later. */
@@ -51,12 +51,6 @@ export function requireJson(app: FastifyInstance): void {
       'send content-type: application/json, and {} where nothing is to be said',
     )
   })
-}
-
-/** `[::1]:8080` → `::1`, `localhost:80` → `localhost`; undefined for anything else. */
-export function hostNameOf(host: string | undefined): string | undefined {
-  const match = /^(?:\[([0-9a-f:]+)\]|([a-z0-9.-]+))(?::\d{1,5})?$/i.exec(host ?? '')
-  return (match?.[1] ?? match?.[2])?.toLowerCase()
 }
 
 function refuse(reply: FastifyReply, status: number, code: string, message: string, hint: string): FastifyReply {

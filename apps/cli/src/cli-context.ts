@@ -29,8 +29,13 @@ export class CliContext {
 
   /** @throws {ConfigInvalidError} */
   get config(): Config {
-    this.#config ??= this.#load('required')
+    this.#config ??= this.#load('stores')
     return this.#config
+  }
+
+  /** For commands that open databases themselves. @throws {ConfigInvalidError} their passwords must be found, too. */
+  get databaseDeps(): ConfiguredDeps {
+    return { ...this.deps, config: this.#load('required') }
   }
 
   /** For commands that only talk to the API: secrets of databases and repositories need not be here. */
@@ -54,7 +59,7 @@ export class CliContext {
     return await work(display.report)
   }
 
-  #load(secrets: 'required' | 'optional'): Config {
+  #load(secrets: 'required' | 'stores' | 'optional'): Config {
     const { config, repositoryUrl } = this.#options
     if (repositoryUrl !== undefined)
       return loadConfig({ path: 'the command line', text: this.#breakGlass(repositoryUrl) })

@@ -63,8 +63,3 @@ export function byteSize(min: number, max: number, accepted: string): z.ZodType<
     return z.NEVER
   })
 }
-
-/** 127.0.0.0/8, ::1 and localhost: addresses that no other machine reaches. */
-export function isLoopback(host: string): boolean {
-  return host === 'localhost' || host === '::1' || /^127(?:\.(?:25[0-5]|2[0-4]\d|1?\d?\d)){3}$/.test(host)
-}

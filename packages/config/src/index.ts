@@ -12,5 +12,4 @@ export type {
 export { ConfigInvalidError } from './errors.ts'
 export type { ConfigProblem } from './errors.ts'
 export { hostOf } from './host-of.ts'
-export { isLoopback } from './fields.ts'
 export type { Environment } from './secrets.ts'

@@ -27,7 +27,11 @@ function write(text: string): string {
   return path
 }
 
-function load(text: string, env: Record<string, string> = {}, secrets: 'required' | 'optional' = 'required'): Config {
+function load(
+  text: string,
+  env: Record<string, string> = {},
+  secrets: 'required' | 'stores' | 'optional' = 'required',
+): Config {
   return loadConfig({ path: write(text), env, secrets })
 }
 
@@ -169,6 +173,7 @@ describe('secrets', () => {
       { place: 'clusters.main.password', problem: 'environment variable ABSENT is not set' },
     ])
     expect(load(withPassword('{ env: ABSENT }'), {}, 'optional').clusters['main']?.password).toBeUndefined()
+    expect(load(withPassword('{ env: ABSENT }'), {}, 'stores').clusters['main']?.password).toBeUndefined()
   })
 
   test('a YAML error quotes no source line', () => {

@@ -6,12 +6,11 @@
  */
 import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
-import { Redacted } from '@tidemark/kernel'
 import { LineCounter, isNode, parseDocument } from 'yaml'
 import type { Document } from 'yaml'
 import type { z } from 'zod'
 import type { ClusterConfig, Config, RepositoryConfig } from './config.ts'
-import { ACCEPTED_KEY_FORMS, parseEncryptionKey } from './encryption-key.ts'
+import { ACCEPTED_KEY_FORMS, Redacted, parseKeyText } from '@tidemark/kernel'
 import { ConfigInvalidError } from './errors.ts'
 import type { ConfigProblem } from './errors.ts'
 import { fileSchema, logLevelField } from './schema.ts'
@@ -27,10 +26,10 @@ export interface LoadConfigOptions {
   /** Default: this process's environment. */
   readonly env?: Environment
   /**
-   * Whether secrets of databases and repositories must be found. 'optional' is for processes that
-   * never open either, like the API, and therefore should not be given them. Default 'required'.
+   * Which secrets must be found: of databases and repositories ('required', the default), of repositories alone ('stores': a restore
+   * host needs no database password), or neither ('optional': the API opens none, and should not be given them).
    */
-  readonly secrets?: 'required' | 'optional'
+  readonly secrets?: 'required' | 'stores' | 'optional'
 }
 
 /** @throws {ConfigInvalidError} with every problem found. */
@@ -44,12 +43,13 @@ export function loadConfig(options: LoadConfigOptions = {}): Config {
   const secrets = new SecretLookup(env)
   if (file === undefined) throw new ConfigInvalidError(path, problems)
 
-  const missing = options.secrets === 'optional' ? 'ignore' : 'problem'
+  const ofStores = options.secrets === 'optional' ? 'ignore' : 'problem'
+  const ofDatabases = (options.secrets ?? 'required') === 'required' ? 'problem' : 'ignore'
   const repositories = Object.entries(file.repositories).map(([name, value]) =>
-    repositoryConfig(name, value, secrets, missing),
+    repositoryConfig(name, value, secrets, ofStores),
   )
   const clusters = Object.entries(file.clusters).map(([name, value]) =>
-    clusterConfig(name, value, file, secrets, missing, problems),
+    clusterConfig(name, value, file, secrets, ofDatabases, problems),
   )
   const redis = redisConfig(file.redis, overrides.redisUrl, secrets, problems)
 
@@ -156,7 +156,7 @@ function readKeys(env: Environment, name: string, problems: ConfigProblem[]): Re
   const several = name.endsWith('_OLD')
   const parts = several ? text.split(',').filter((part) => part.trim() !== '') : [text]
   return parts.flatMap((part, index) => {
-    const key = parseEncryptionKey(part)
+    const key = parseKeyText(part)
     if (key) return [new Redacted(key)]
     problems.push({
       place: `env ${name}`,

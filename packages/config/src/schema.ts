@@ -1,14 +1,13 @@
 /** The shape of tidemark.yaml, before secrets are looked up. */
 import { availableParallelism, hostname } from 'node:os'
 import { createPublicKey } from 'node:crypto'
-import { MiB } from '@tidemark/kernel'
+import { MiB, isLoopback } from '@tidemark/kernel'
 import { clusterNameSchema, compressionLevelSchema, hostNameSchema, repositoryNameSchema } from '@tidemark/contracts'
 import { z } from 'zod'
 import {
   absoluteFileField,
   byteSize,
   hostField,
-  isLoopback,
   listenPortField,
   portField,
   secretReferenceField,

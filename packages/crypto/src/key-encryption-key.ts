@@ -5,7 +5,7 @@
  * hundred bytes. Its id is derived from it and safe to show. Format: docs/repository-format.md, section 5.
  */
 import { createCipheriv, createDecipheriv, hkdfSync, randomBytes } from 'node:crypto'
-import { Redacted } from '@tidemark/kernel'
+import { Redacted, parseKeyText } from '@tidemark/kernel'
 import { KeyMalformedError, SignatureRefusedError } from './errors.ts'
 
 const EMPTY = Buffer.alloc(0)
@@ -55,13 +55,9 @@ export class KeyEncryptionKey {
 
 /** Reads a KEK from its text form. @throws {KeyMalformedError} never showing the text. */
 export function parseKeyEncryptionKey(text: string, where: string): KeyEncryptionKey {
-  const trimmed = text.trim()
-  if (/^[0-9a-f]{64}$/i.test(trimmed)) return new KeyEncryptionKey(Buffer.from(trimmed, 'hex'))
-  if (/^[A-Za-z0-9+/_-]{43}=?$/.test(trimmed)) {
-    const bytes = Buffer.from(trimmed, 'base64')
-    if (bytes.length === 32) return new KeyEncryptionKey(bytes)
-  }
-  throw new KeyMalformedError(where)
+  const bytes = parseKeyText(text)
+  if (bytes === undefined) throw new KeyMalformedError(where)
+  return new KeyEncryptionKey(bytes)
 }
 
 /** A new KEK as 64 hex digits. */

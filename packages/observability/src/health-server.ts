@@ -7,7 +7,7 @@
 import { createServer } from 'node:http'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { problemOf } from '@tidemark/kernel'
+import { hostNameOf, isLoopback, problemOf } from '@tidemark/kernel'
 import type { Metrics } from './metrics.ts'
 
 /** Resolves when the dependency is usable; throws an OperationalError that says what to do. */
@@ -43,6 +43,9 @@ export async function startHealthServer(options: HealthServerOptions): Promise<H
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = (request.url ?? '/').split('?', 1)[0]
     if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'method not allowed\n')
+    // A page in a browser on this machine may point its own name at loopback (DNS rebinding): its requests carry that name.
+    if (isLoopback(host) && !isLoopback(hostNameOf(request.headers.host) ?? ''))
+      return send(response, 403, 'the Host header is not a loopback name\n')
     if (path === '/livez') return send(response, 200, 'ok\n')
     if (path === '/readyz') {
       const readiness = stopping

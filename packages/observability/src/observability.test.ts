@@ -1,7 +1,9 @@
+import { once } from 'node:events'
+import { type IncomingMessage, get } from 'node:http'
 import { Writable } from 'node:stream'
 import { describe, expect, test } from 'vitest'
 import { OperationalError, Redacted } from '@tidemark/kernel'
-import { createJobMetrics, createLogger, createMetrics, runChecks } from './index.ts'
+import { createJobMetrics, createLogger, createMetrics, runChecks, startHealthServer } from './index.ts'
 
 class TestError extends OperationalError {
   override readonly code = 'TEST'
@@ -110,4 +112,16 @@ test('a check that hangs makes the process unready, it does not hang the probe',
       broken: { ok: false, code: 'TEST', hint: 'fix it' },
     },
   })
+})
+
+test('a page that points its own name at loopback reads neither health nor metrics', async () => {
+  await using health = await startHealthServer({ port: 0, checks: {}, metrics: createMetrics() })
+  const statusFor = async (host: string, path: string): Promise<number | undefined> => {
+    const request = get({ host: health.host, port: health.port, path, headers: { host } })
+    const [response] = (await once(request, 'response')) as [IncomingMessage]
+    response.resume()
+    return response.statusCode
+  }
+  expect(await statusFor('127.0.0.1:9311', '/metrics')).toBe(200)
+  for (const path of ['/livez', '/readyz', '/metrics']) expect(await statusFor('evil.example:9311', path)).toBe(403)
 })

@@ -29,7 +29,8 @@ export interface WorkerApp<K extends OperationKind> {
 export async function runWorkerApp<K extends OperationKind>(app: WorkerApp<K>): Promise<void> {
   await runApp(app.name, async (context) => {
     const { stack } = context
-    const config = loadConfig()
+    // Only backups open databases.
+    const config = loadConfig({ secrets: app.kind === 'backup' ? 'required' : 'stores' })
     context.setLogLevel(config.logLevel)
     const { logger } = context
     for (const warning of config.warnings) logger.warn({ warning }, 'configuration warning')

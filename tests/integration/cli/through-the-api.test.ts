@@ -75,6 +75,12 @@ test('Ctrl-C while following an operation leaves it running, and says where it c
   expect(await fleet.finished(operationId)).toMatchObject({ state: 'succeeded' })
 })
 
+test.each(['20', '-1', '1.5', 'x'])('seal refuses the zstd level %s', async (level) => {
+  const refused = await fleet.cli(['seal', `--level=${level}`])
+  expect(refused).toMatchObject({ code: 2 })
+  expect(refused.stderr).toContain('a zstd level, 0 to 19')
+})
+
 test('what seal makes, unseal gives back; what was changed in between is refused with exit code 5', async () => {
   const plaintext = randomBytes(3 * MiB)
   await using sealing = fleet.beginCli(['seal'], { input: plaintext })

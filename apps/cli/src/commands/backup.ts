@@ -70,7 +70,7 @@ async function takeBackup(context: CliContext, cluster: string, flags: BackupFla
       const operationId = newOperationId('backup', Date.now(), randomBytes(10))
       return backupCluster(
         { cluster, operationId, requestedAt: new Date(), options },
-        { ...context.deps, progress: report },
+        { ...context.databaseDeps, progress: report },
       )
     }
     const api = new ApiClient(context.clientConfig.api, context.signal)
@@ -107,7 +107,7 @@ function printBackup(result: BackupResult): void {
   })
 }
 
-export function wholeNumber(text: string): number {
+function wholeNumber(text: string): number {
   if (!/^\d{1,9}$/.test(text)) throw new InvalidArgumentError('a whole number')
   return Number(text)
 }

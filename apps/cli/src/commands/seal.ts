@@ -1,10 +1,17 @@
 import { randomBytes } from 'node:crypto'
 import { pipeline } from 'node:stream/promises'
-import { type Command, Option } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import { type SuiteName, sealPipe, unsealPipe } from '@tidemark/crypto'
 import { openConfiguredSet, repositoryNames } from '@tidemark/operations'
 import type { Act } from '../program.ts'
-import { wholeNumber } from './backup.ts'
+import { compressionLevelSchema } from '@tidemark/contracts'
+
+function compressionLevel(text: string): number {
+  const level = /^\d{1,2}$/.test(text) ? Number(text) : Number.NaN
+  if (level !== 0 && !compressionLevelSchema.safeParse(level).success)
+    throw new InvalidArgumentError('a zstd level, 0 to 19')
+  return level
+}
 
 export function addSealCommands(program: Command, act: Act): void {
   program
@@ -13,7 +20,7 @@ export function addSealCommands(program: Command, act: Act): void {
     .addOption(
       new Option('--suite <suite>', 'default: the configured one').choices(['aes-256-cbc-hmac-sha-256', 'aes-256-gcm']),
     )
-    .option('--level <n>', 'zstd level, 0 for none', wholeNumber, 3)
+    .option('--level <n>', 'zstd level, 0 for none', compressionLevel, 3)
     .action(
       act(async (context, { suite, level }: { suite?: SuiteName; level: number }) => {
         const { deps } = context

@@ -37,6 +37,7 @@ export interface FileObjectStoreOptions {
   readonly deadlineMs?: number
 }
 
+const DEADLINE_MS = 60_000
 /** Slower than any disk worth having: below it, a call counts as hanging. */
 const SLOWEST_BYTES_PER_SECOND = 1 * MiB
 const NO_HARD_LINKS = new Set(['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'])
@@ -53,7 +54,7 @@ export class FileObjectStore implements ObjectStore {
     this.url = pathToFileURL(root).href
     this.#root = root
     this.#clock = options.clock ?? systemClock
-    this.#deadlineMs = options.deadlineMs ?? 60_000
+    this.#deadlineMs = options.deadlineMs ?? DEADLINE_MS
     this.#folders = new DurableFolders(root)
     this.#temp = new TempFiles(root)
   }
@@ -61,19 +62,27 @@ export class FileObjectStore implements ObjectStore {
   /** @throws {StoreMissingError} the folder is not there, and `create` was not asked for. */
   static async open(path: string, options: FileObjectStoreOptions = {}): Promise<FileObjectStore> {
     const url = pathToFileURL(path).href
+    const clock = options.clock ?? systemClock
+    const never = new AbortController().signal
+    const deadline = { clock, ms: options.deadlineMs ?? DEADLINE_MS, signal: never, what: `opening ${url}`, url }
     try {
-      if (options.create === true) await makeRoot(path)
-      const root = await realpath(path)
-      const store = new FileObjectStore(root, options)
-      await store.#temp.open(store.#clock).catch((error: unknown) => {
-        // A repository on a read-only mount can still be restored from; a put will say what is wrong.
-        if (errnoOf(error) !== 'EROFS' && errnoOf(error) !== 'EACCES') throw error
-        options.logger?.info({ url, errno: errnoOf(error) }, 'the store is open for reading only')
-      })
-      return store
+      return await withDeadline(deadline, () => FileObjectStore.#open(path, url, options))
     } catch (error) {
+      if (error instanceof OperationalError) throw error
       throw translateFileError(error, { what: `opening ${url}`, url })
     }
+  }
+
+  static async #open(path: string, url: string, options: FileObjectStoreOptions): Promise<FileObjectStore> {
+    if (options.create === true) await makeRoot(path)
+    const root = await realpath(path)
+    const store = new FileObjectStore(root, options)
+    await store.#temp.open(store.#clock).catch((error: unknown) => {
+      // A repository on a read-only mount can still be restored from; a put will say what is wrong.
+      if (errnoOf(error) !== 'EROFS' && errnoOf(error) !== 'EACCES') throw error
+      options.logger?.info({ url, errno: errnoOf(error) }, 'the store is open for reading only')
+    })
+    return store
   }
 
   async put(name: ObjectName, bytes: Uint8Array, options: PutOptions): Promise<void> {

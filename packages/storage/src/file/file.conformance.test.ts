@@ -3,7 +3,7 @@ import { chmod, mkdir, mkdtemp, readdir, rm, stat, symlink, utimes, writeFile } 
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { randomBytes } from 'node:crypto'
-import { MiB } from '@tidemark/kernel'
+import { MiB, systemClock } from '@tidemark/kernel'
 import { expect, test } from 'vitest'
 import {
   ObjectNotFoundError,
@@ -37,6 +37,14 @@ test('files are 0600, folders 0700, and the root is not made unless asked for', 
   await store.put('a/b', Buffer.from('x'), { signal })
   const mode = async (name: string): Promise<number> => (await stat(join(root, name))).mode & 0o777
   expect([await mode(''), await mode('a'), await mode('a/b'), await mode('.tmp')]).toEqual([0o700, 0o700, 0o600, 0o700])
+})
+
+test('a mount that does not answer when the store is opened is unavailable, not waited for', async () => {
+  await using folder = await temporaryFolder()
+  // Whatever the file system does, this clock says that the time is up.
+  const clock = { ...systemClock, sleep: () => Promise.resolve() }
+  const opening = FileObjectStore.open(folder.path, { clock })
+  await expect(opening).rejects.toMatchObject({ code: 'STORE_UNAVAILABLE', retry: 'backoff' })
 })
 
 test('when the root disappears every method says so: nothing looks merely absent', async () => {

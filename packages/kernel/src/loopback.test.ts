@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { hostNameOf } from './guard.ts'
+import { hostNameOf } from './loopback.ts'
 
 test.each([
   ['localhost', 'localhost'],

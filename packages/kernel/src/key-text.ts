@@ -2,7 +2,7 @@
 export const ACCEPTED_KEY_FORMS = '64 hex digits or the base64 of 32 bytes (make one with: openssl rand -hex 32)'
 
 /** The 32 bytes, or undefined when `text` is not a key. Surrounding white space is ignored. */
-export function parseEncryptionKey(text: string): Buffer | undefined {
+export function parseKeyText(text: string): Buffer | undefined {
   const trimmed = text.trim()
   if (/^[0-9a-f]{64}$/i.test(trimmed)) return Buffer.from(trimmed, 'hex')
   // 32 bytes are 43 base64 characters and one '='; Buffer.from accepts both alphabets.
