@@ -130,13 +130,21 @@ function failureOf(operation: Operation): Problem {
 }
 
 function problemOfResponse(response: Response, body: unknown): Problem {
-  const { code, title, detail, hint } = (body ?? {}) as Record<string, unknown>
+  const { code, title, detail, hint, errors } = (body ?? {}) as Record<string, unknown>
+  const places = Array.isArray(errors) ? errors.map(placeOf) : []
+  const advice = typeof hint === 'string' ? hint : "see the API's log"
   return {
     code: typeof code === 'string' ? code : `HTTP_${response.status}`,
     message:
       typeof detail === 'string' ? detail : typeof title === 'string' ? title : `the API answered ${response.status}`,
-    hint: typeof hint === 'string' ? hint : "see the API's log",
+    hint: [advice, ...places].join('\n'),
     retry: response.status >= 500 ? 'backoff' : 'after-operator',
     facts: {},
   }
+}
+
+/** One of RFC 9457's `errors`: which part of the request, and what is wrong with it. */
+function placeOf(error: unknown): string {
+  const { pointer, detail } = (error ?? {}) as Record<string, unknown>
+  return `${String(pointer)}: ${String(detail)}`
 }

@@ -47,6 +47,13 @@ test('backup, list, verify, restore: each through the API, without a key or a pa
   expect(await fleet.cli(again, { env })).toMatchObject({ code: 7, problem: 'TARGET_NOT_EMPTY' })
 })
 
+test('what the API refuses in a request is named place by place', async () => {
+  await using _api = await fleet.start('api')
+  const refused = await fleet.cli(['restore', 'run', 'no-id', '--cluster', 'main', '--target', '/srv/restored'])
+  expect(refused.problem).toBe('REQUEST_INVALID')
+  expect(refused.stderr).toMatch(/\/backupId: \S+/)
+})
+
 test('a command that follows an operation outlives a restart of the API', async () => {
   const first = await fleet.start('api')
   await using following = fleet.beginCli(['--json', 'backup', 'base', 'main', '--max-rate', '12288', '--no-verify'])
