@@ -367,7 +367,7 @@ class Repository:
         document = parse(self.read("tidemark.json"), "tidemark-repository", "tidemark.json")
         self.set_id = document["setId"]
         self.public = public or unbase64(document["publicKey"], 32, "tidemark.json: publicKey")
-        self.data_keys, self.digest_key, self.keyrings = {}, None, []
+        self.data_keys, self.digest_key, self.keyrings, self.proven = {}, None, [], False
         if kek is not None:
             self._open_keyrings()
 
@@ -404,7 +404,7 @@ class Repository:
         return secret
 
     def _open_keyrings(self):
-        """The union of all keyrings. A keyring of before a key rotation may have no wrap for our key: a newer one then has all keys."""
+        """The union of all keyrings: a keyring of before a key rotation may have no wraps for our key, a newer one then has them."""
         names = [f"keys/{name}" for name in self.names("keys") if re.fullmatch(r"keyring-[0-9]+-[A-Za-z0-9_=]+\.json", name)]
         wanted = set()
         for name in names:
@@ -414,9 +414,9 @@ class Repository:
                 if refusal.code != DAMAGED:
                     raise
                 say(f"WARNING: this keyring is not used: {refusal}")
-        need(names and (self.keyrings or wanted), "keys/: no keyring that can be trusted (not copied completely?)")
+        need(self.keyrings, "keys/: no keyring that can be trusted (not copied completely?)")
         kek_id = hkdf(self.kek, b"", b"tidemark kek id")[:8].hex()
-        need(self.keyrings, f"wrong key: the one given has id {kek_id}; this repository opens with {', '.join(sorted(wanted))}", KEY)
+        need(self.proven and self.digest_key, f"wrong key: the one given has id {kek_id}; this repository opens with {', '.join(sorted(wanted))}", KEY)
 
     def _open_keyring(self, name):
         """Adds one keyring's keys; returns the ids of the keys that open it. The wrapped signing key binds the public key to our
@@ -426,13 +426,14 @@ class Repository:
         need(ring["setId"] == self.set_id, f"{name}: the keyring of another set")
         signing = ring["signing"]
         need(unbase64(signing["publicKey"], 32, name) == self.public, f"{name}: names another public key than the set's")
-        digest_key = self.unwrap(ring["digestKey"]["wraps"], "digest-key", name)
-        if self.unwrap(signing["wraps"], f"signing-key {signing['publicKey']}", name) and digest_key:
-            need(self.digest_key in (None, digest_key), f"{name}: another digest key than an earlier keyring's")
-            keys = {key["id"]: self.unwrap(key["wraps"], f"data-key {key['id']}", name) for key in ring["dataKeys"]}
-            self.data_keys.update((key_id, key) for key_id, key in keys.items() if key)
-            self.digest_key = digest_key
-            self.keyrings.append((name, hashlib.sha256(data).hexdigest(), ring["number"], ring["createdAt"]))
+        self.proven |= self.unwrap(signing["wraps"], f"signing-key {signing['publicKey']}", name) is not None
+        digest_key = self.unwrap(ring["digestKey"]["wraps"], "digest-key", name) or self.digest_key
+        need(self.digest_key in (None, digest_key), f"{name}: another digest key than an earlier keyring's")
+        keys = {key["id"]: self.unwrap(key["wraps"], f"data-key {key['id']}", name) for key in ring["dataKeys"]}
+        self.data_keys.update((key_id, key) for key_id, key in keys.items() if key)
+        self.digest_key = digest_key
+        self.keyrings.append((name, hashlib.sha256(data).hexdigest(), f"number {ring['number']}, created {ring['createdAt']}, opens "
+                              f"{sum(map(bool, keys.values()))} of {len(keys)} data keys"))
         return {wrap["kek"] for wrap in signing["wraps"] if "kek" in wrap}
 
     def records(self):
@@ -463,10 +464,10 @@ class Backup:
         need(len(found) == 1, f"{backup_id}: {len(found)} records name it", DAMAGED)
         self.r, self.p, self.id, self.folder = repository, repository.p, backup_id, found[0][0]
         self.record = repository.record(*found[0])
-        hashes = {name: digest for name, digest, _, _ in repository.keyrings}
+        hashes = {name: digest for name, digest, _ in repository.keyrings}
         ring = self.record["keyring"]
         if hashes.get(ring["name"]) != ring["sha256"]:  # no harm while another keyring has the keys
-            say(f"NOTE: {ring['name']}, which the record names, is not here, is damaged, or was sealed for another key")
+            say(f"NOTE: {ring['name']}, which the record names, is not here or is damaged")
         missing = set(self.record["dataKeys"]) - set(repository.data_keys)
         need(not missing, f"no keyring here has the data keys {sorted(missing)}", KEY)
         self._read_table()
@@ -976,8 +977,8 @@ def main(arguments):
         list_backups(repository)
     elif options.verb == "keyring":
         need(kek is not None, "give the key: BACKUP_ENCRYPTION_KEY or --key-file", KEY)
-        for name, _, number, created in repository.keyrings:
-            print(f"{name}: number {number}, created {created}: opens, signature holds")
+        for name, _, text in repository.keyrings:
+            print(f"{name}: signature holds, {text}")
         print(f"data keys: {', '.join(sorted(repository.data_keys))}")
     elif options.verb == "verify":
         verify(Backup(repository, options.backup))
