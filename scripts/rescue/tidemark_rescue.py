@@ -760,7 +760,7 @@ class Restore:
         server = self.b.record["server"]
         folder = os.path.join(self.top, WAL_FOLDER)
         archive = os.fsdecode(folder).replace("%", "%%")
-        socket = self.top if len(self.top) < 80 else b"/tmp"
+        self.socket = socket = self.top if len(self.top) < 80 else b"/tmp"  # PostgreSQL refuses socket paths beyond 107 bytes
         settings = {
             "listen_addresses": "", "unix_socket_directories": '"' + os.fsdecode(socket).replace('"', '""') + '"', "unix_socket_permissions": "0700",
             "restore_command": f"cp {shlex.quote(archive)}/%f %p", "recovery_target_timeline": "current",
@@ -882,6 +882,8 @@ def verify(backup):
     same = (counts[FILE], counts[DIRECTORY], counts[LINK], total) == tuple(totals[k] for k in ("files", "directories", "links", "bytes"))
     need(same, "the file list does not have the totals of the record")
     backup.source()
+    if backup.record["verdict"] != "intact":
+        say(f"NOTE: stored as it was taken, but the server reported damaged pages then: {backup.record['damage']}")
     backup.write_wal(lambda name: open(os.devnull, "wb"))
     print(f"{backup.id}: {counts[FILE]} files, {size_text(total)}, {len(backup.packs)} packs, {len(backup.wal)} WAL segments: all verified")
 
@@ -924,7 +926,8 @@ def restore(backup, arguments):
         say(f"NOTE: the source preloaded {', '.join(libraries)}. If recovery asks for one, install it and add it to shared_preload_libraries")
     top = os.fsdecode(work.top)
     say(f"restored to {top}. Start it as its owner (root: chown -R postgres first), with PostgreSQL {version_of(backup.record)} "
-        f"or a later minor version of it:\n  pg_ctl -D {shlex.quote(top)} -w -t 86400 start\n  psql -h {shlex.quote(top)} postgres")
+        f"or a later minor version of it:\n  pg_ctl -D {shlex.quote(top)} -l {shlex.quote(top)}/tidemark_rescue.log -w -t 86400 start\n"
+        f"  psql -h {shlex.quote(os.fsdecode(work.socket))} postgres")
 
 
 def read_kek(path):

@@ -40,6 +40,8 @@ const EXIT = { key: 3, unknown: 4, damaged: 5, target: 6 }
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
+const isHistory = (name: string): boolean => name.endsWith('.history')
+
 interface Rescued {
   readonly code: number | null
   readonly stdout: string
@@ -114,7 +116,6 @@ test.each(READABLE)(
         name,
         digest: sha256(readFileSync(join(target, 'tidemark_rescue_wal', name))),
       }))
-      const isHistory = (name: string): boolean => name.endsWith('.history')
       expect(contents.filter(({ name }) => !isHistory(name)).map(({ digest }) => digest)).toEqual(wal)
       expect(contents.filter(({ name }) => isHistory(name)).map(({ digest }) => digest)).toEqual(history)
     }
