@@ -103,7 +103,7 @@ async function contentsOf(repository: Repository, record: CommitRecord, { keyrin
   }
   const history: string[] = []
   for (const name of table.history) {
-    history.push(sha256((await readTimelineHistory(repository, layout, name, keyring, signal)).bytes))
+    history.push(sha256((await readTimelineHistory(repository, wal, name, keyring, signal)).bytes))
   }
   return { files, wal: segments, history }
 }

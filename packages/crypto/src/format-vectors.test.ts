@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { openFrame, sealFrame } from './frame.ts'
 import { KeyEncryptionKey, type Wrap } from './key-encryption-key.ts'
-import { type DigestPurpose, keyedDigest } from './keyed-digest.ts'
+import { type DigestPurpose, keyedDigest, timelineHistoryDigest } from './keyed-digest.ts'
 import { openKeyring } from './keyring.ts'
 import { DocumentSigner, openSignedDocument } from './signed-document.ts'
 import { type StreamIdentity, encodeIdentity, encodeStreamHeader, openStreamHeader } from './stream-header.ts'
@@ -23,6 +23,13 @@ interface Vectors {
     frames: { note: string; index: number; flags: number; plaintext: string; frame: string }[]
   }[]
   readonly keyedDigests: { purpose: DigestPurpose; digestKey: string; plaintext: string; digest: string }[]
+  readonly timelineHistoryDigest: {
+    digestKey: string
+    systemId: string
+    timeline: number
+    text: string
+    digest: string
+  }
   readonly keyEncryptionKey: { key: string; id: string; wraps: { context: string; secret: string; wrap: Wrap }[] }
   readonly signedDocument: { seed: string; publicKey: string; payload: object; document: string }
   readonly keyring: {
@@ -80,6 +87,12 @@ describe.each(vectors.streams)(
 
 test.each(vectors.keyedDigests)('keyed digest for $purpose', ({ purpose, digestKey, plaintext, digest }) => {
   expect(keyedDigest(hex(digestKey), purpose, hex(plaintext)).toString('hex')).toBe(digest)
+})
+
+test('the digest of a timeline history file', () => {
+  const { digestKey, systemId, timeline, text, digest } = vectors.timelineHistoryDigest
+  const made = timelineHistoryDigest(hex(digestKey), { systemId: BigInt(systemId), timeline }, Buffer.from(text))
+  expect(made.toString('hex')).toBe(digest)
 })
 
 test('KEK id and wraps', () => {

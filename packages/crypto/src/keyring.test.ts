@@ -24,7 +24,8 @@ interface Payload {
   createdAt: string
   dataKeys: { id: string; createdAt: string; wraps: Wrap[] }[]
   digestKey: { wraps: Wrap[] }
-  signing: { publicKey: string; wraps: Wrap[] }
+  requires: string[]
+  signing: { publicKey: string; createdAt: string; wraps: Wrap[] }[]
 }
 
 function payloadOf(document: Buffer): Payload {
@@ -41,10 +42,8 @@ function rotated(
   const payload = payloadOf(document)
   const id = randomBytes(16).toString('hex')
   const wrap = (secret: Uint8Array, purpose: string): Wrap[] => [under.wrap(secret, `tidemark wrap ${SET} ${purpose}`)]
-  const seed = kek.unwrap(
-    payload.signing.wraps[0] as Wrap,
-    `tidemark wrap ${SET} signing-key ${payload.signing.publicKey}`,
-  )
+  const [signing] = payload.signing as [Payload['signing'][0]]
+  const seed = kek.unwrap(signing.wraps[0] as Wrap, `tidemark wrap ${SET} signing-key ${signing.publicKey}`)
   const next: Payload = {
     ...payload,
     number,
@@ -54,7 +53,7 @@ function rotated(
       { id, createdAt, wraps: wrap(randomBytes(32), `data-key ${id}`) },
     ],
     digestKey: { wraps: wrap(keyring.digestKey, 'digest-key') },
-    signing: { ...payload.signing, wraps: wrap(seed, `signing-key ${payload.signing.publicKey}`) },
+    signing: [{ ...signing, wraps: wrap(seed, `signing-key ${signing.publicKey}`) }],
   }
   return { document: keyring.signer.sign(next), dataKeyId: id }
 }
@@ -93,7 +92,54 @@ test('without a KEK, or with a wrong one, it says which one is asked for', () =>
 test('an older KEK beside the current one opens what is still wrapped under it', () => {
   const { document, keyring } = createKeyring(SET, kek, noon)
   const opened = openKeyring(SET, named(document), [kekOf(2), kek], keyring.publicKey)
+  const { id, bytes } = keyring.writeKey
+  expect(opened.dataKey(id)).toEqual(bytes)
+  // But nothing new is sealed before the rotation has wrapped a key for the current one.
+  expect(() => opened.writeKey).toThrow(WrongKeyError)
+})
+
+test('the holder of a retired KEK does not choose what new data is sealed under, whatever he signs', () => {
+  const first = createKeyring(SET, kek, noon)
+  const current = kekOf(2)
+  const second = rotated(first, current, '2026-02-01T00:00:00.000Z')
+  const theirs = rotated(first, kek, '9999-01-01T00:00:00.000Z', 99)
+  const documents = named(first.document, second.document, theirs.document)
+  const opened = openKeyring(SET, documents, [current, kek], first.keyring.publicKey)
+  expect(opened.writeKey.id).toBe(second.dataKeyId)
+})
+
+test('a rotation on a host whose clock is slow is used all the same', () => {
+  const first = createKeyring(SET, kek, noon)
+  const second = rotated(first, kek, '2001-01-01T00:00:00.000Z')
+  const opened = openKeyring(SET, named(second.document, first.document), [kek], first.keyring.publicKey)
+  expect(opened.writeKey.id).toBe(second.dataKeyId)
+})
+
+test('a data key that only others can unwrap, and wraps of a later kind, keep nobody out', () => {
+  const { document, keyring } = createKeyring(SET, kek, noon)
+  const payload = payloadOf(document)
+  const foreign = { type: 'hpke-x25519', kek: kek.id, nonce: '', sealed: '' } as unknown as Wrap
+  const id = 'ee'.repeat(16)
+  const signed = keyring.signer.sign({
+    ...payload,
+    number: 2,
+    dataKeys: [
+      { id, createdAt: '2027-01-01T00:00:00.000Z', wraps: [foreign] },
+      ...payload.dataKeys.map((key) => ({ ...key, wraps: [foreign, ...key.wraps] })),
+    ],
+  })
+  const opened = openKeyring(SET, named(signed), [kek], keyring.publicKey)
   expect(opened.writeKey).toEqual(keyring.writeKey)
+  expect(opened.dataKeys()).toEqual([keyring.writeKey])
+  expect(() => opened.dataKey(id)).toThrow(WrongKeyError)
+})
+
+test('a keyring that requires an unknown feature closes the set', () => {
+  const { document, keyring } = createKeyring(SET, kek, noon)
+  const later = keyring.signer.sign({ ...payloadOf(document), number: 2, requires: ['tombstones'] })
+  expect(() => openKeyring(SET, named(document, later), [kek], keyring.publicKey)).toThrow(
+    expect.objectContaining({ code: 'SEAL_VERSION', facts: expect.objectContaining({ feature: 'tombstones' }) }),
+  )
 })
 
 test('after a rotation the new KEK alone opens old and new data keys, and writes go under the new one', () => {
@@ -145,11 +191,11 @@ test('a wrap that was moved to another purpose is refused, even by whoever can s
     { ...payload, digestKey: { wraps: dataKey?.wraps ?? [] } },
     { ...payload, dataKeys: [{ ...(dataKey as Payload['dataKeys'][0]), wraps: payload.digestKey.wraps }] },
     { ...payload, dataKeys: [{ ...(dataKey as Payload['dataKeys'][0]), id: 'ff'.repeat(16) }] },
-    { ...payload, signing: { ...payload.signing, wraps: payload.digestKey.wraps } },
+    { ...payload, signing: payload.signing.map((key) => ({ ...key, wraps: payload.digestKey.wraps })) },
   ]
   for (const each of moved) {
     const signed = keyring.signer.sign(each)
-    expect(() => openKeyring(SET, named(signed), [kek], keyring.publicKey)).toThrow(SignatureRefusedError)
+    expect(() => openKeyring(SET, named(signed), [kek], keyring.publicKey).writeKey).toThrow(SignatureRefusedError)
   }
 })
 
@@ -159,7 +205,9 @@ test('a set with a signer of its own cannot borrow the wraps of another', () => 
   // Whoever writes to the bucket offers keyring and public key of his own, with our wrapped keys in it.
   const forged = theirs.keyring.signer.sign({
     ...payloadOf(ours.document),
-    signing: { publicKey: theirs.keyring.publicKey, wraps: payloadOf(ours.document).signing.wraps },
+    signing: [
+      { publicKey: theirs.keyring.publicKey, createdAt: '', wraps: payloadOf(ours.document).signing[0]?.wraps ?? [] },
+    ],
   })
   expect(() => openKeyring(SET, named(forged), [kek], theirs.keyring.publicKey)).toThrow(SignatureRefusedError)
   expect(() => openKeyring(SET, named(forged), [kek], ours.keyring.publicKey)).toThrow(SignatureRefusedError)

@@ -29,47 +29,77 @@ interface KeyringPayload {
   readonly setId: string
   readonly number: number
   readonly createdAt: string
-  readonly dataKeys: readonly { readonly id: string; readonly createdAt: string; readonly wraps: readonly Wrap[] }[]
+  /** Features that a program must know to open anything in the set. */
+  readonly requires?: readonly string[]
+  readonly dataKeys: readonly WrappedDataKey[]
   readonly digestKey: { readonly wraps: readonly Wrap[] }
-  readonly signing: { readonly publicKey: string; readonly wraps: readonly Wrap[] }
+  readonly signing: readonly {
+    readonly publicKey: string
+    readonly createdAt: string
+    readonly wraps: readonly Wrap[]
+  }[]
 }
 
-/** Every key of a set, unwrapped. Lives in memory only. */
+interface WrappedDataKey {
+  readonly id: string
+  readonly createdAt: string
+  readonly wraps: readonly Wrap[]
+}
+
+/** The keys of a set, unwrapped when they are asked for. Lives in memory only. */
 export class Keyring {
   readonly setId: string
   readonly publicKey: string
-  /** The key that new streams are sealed under. */
-  readonly writeKey: DataKey
   readonly digestKey: Buffer
   readonly signer: DocumentSigner
-  readonly #dataKeys: ReadonlyMap<string, Buffer>
+  readonly #dataKeys: DataKeys
+  readonly #writeKeyId: string | WrongKeyError
 
+  /** @param writeKeyId or why there is none. */
   constructor(
     setId: string,
-    dataKeys: ReadonlyMap<string, Buffer>,
-    writeKeyId: string,
+    dataKeys: DataKeys,
+    writeKeyId: string | WrongKeyError,
     digestKey: Buffer,
     signer: DocumentSigner,
   ) {
     this.setId = setId
     this.#dataKeys = dataKeys
-    this.writeKey = { id: writeKeyId, bytes: this.dataKey(writeKeyId) }
+    this.#writeKeyId = writeKeyId
     this.digestKey = digestKey
     this.signer = signer
     this.publicKey = signer.publicKey
   }
 
-  /** @throws {UnknownDataKeyError} Bound, so that it can be handed on as `keyOf`. */
+  /** The key that new streams are sealed under. @throws {WrongKeyError} no data key is wrapped for the current KEK. */
+  get writeKey(): DataKey {
+    const id = this.#writeKeyId
+    if (typeof id !== 'string') throw id
+    return { id, bytes: this.dataKey(id) }
+  }
+
+  /** @throws {UnknownDataKeyError} @throws {WrongKeyError} no wrap is for a KEK that was given. Bound, so that it can be handed on as `keyOf`. */
   readonly dataKey = (id: string): Buffer => {
     const key = this.#dataKeys.get(id)
     if (key === undefined) throw new UnknownDataKeyError(id)
-    return key
+    return typeof key === 'function' ? key() : key
   }
 
+  /** Every data key that opens with the KEKs at hand. */
   dataKeys(): DataKey[] {
-    return [...this.#dataKeys].map(([id, bytes]) => ({ id, bytes }))
+    const opened: DataKey[] = []
+    for (const id of this.#dataKeys.keys()) {
+      try {
+        opened.push({ id, bytes: this.dataKey(id) })
+      } catch (error) {
+        if (!(error instanceof WrongKeyError)) throw error
+      }
+    }
+    return opened
   }
 }
+
+type DataKeys = ReadonlyMap<string, Buffer | (() => Buffer)>
 
 /** A new set's first keyring, as the bytes to store. */
 export function createKeyring(setId: string, kek: KeyEncryptionKey, now: Date): { document: Buffer; keyring: Keyring } {
@@ -84,14 +114,18 @@ export function createKeyring(setId: string, kek: KeyEncryptionKey, now: Date): 
     setId,
     number: 1,
     createdAt,
+    requires: [],
     dataKeys: [
       { id: dataKey.id, createdAt, wraps: [kek.wrap(dataKey.bytes, wrapContext(setId, `data-key ${dataKey.id}`))] },
     ],
     digestKey: { wraps: [kek.wrap(digestKey, wrapContext(setId, 'digest-key'))] },
-    signing: {
-      publicKey: signer.publicKey,
-      wraps: [kek.wrap(seed, wrapContext(setId, `signing-key ${signer.publicKey}`))],
-    },
+    signing: [
+      {
+        publicKey: signer.publicKey,
+        createdAt,
+        wraps: [kek.wrap(seed, wrapContext(setId, `signing-key ${signer.publicKey}`))],
+      },
+    ],
   }
   const keyring = new Keyring(setId, new Map([[dataKey.id, dataKey.bytes]]), dataKey.id, digestKey, signer)
   return { document: signer.sign(payload), keyring }
@@ -100,12 +134,12 @@ export function createKeyring(setId: string, kek: KeyEncryptionKey, now: Date): 
 /**
  * The keys in force of one set.
  *
- * @param documents all keyring objects, in any order, with their names for messages.
+ * @param documents keyring objects whose signature holds, in any order, with their names for messages.
  * @param keks the current KEK first, older ones after it.
  * @param publicKey the set's public key: pinned, else the one in tidemark.json.
- * @throws {KeyMissingError} no KEK. @throws {WrongKeyError} none of them is asked for.
+ * @throws {KeyMissingError} no KEK. @throws {WrongKeyError} the digest key or the signing key is wrapped for none of them.
  * @throws {SignatureRefusedError} a keyring was changed, or belongs to another set.
- * @throws {SealRefusedError} version: another format version wrote it.
+ * @throws {SealRefusedError} version: another format version wrote it, or it requires what this one does not know.
  */
 export function openKeyring(
   setId: string,
@@ -113,38 +147,67 @@ export function openKeyring(
   keks: readonly KeyEncryptionKey[],
   publicKey: string,
 ): Keyring {
-  if (keks.length === 0) throw new KeyMissingError('opening the keyring')
+  const [current] = keks
+  if (current === undefined) throw new KeyMissingError('opening the keyring')
   const payloads = documents.map(({ name, bytes }) => readPayload(name, bytes, setId, publicKey))
   if (payloads.length === 0) throw new SignatureRefusedError(`the keyring of set ${setId}`, 'shape')
   const unwrap = (wraps: readonly Wrap[], purpose: string): Buffer => {
-    for (const wrap of wraps) {
+    for (const wrap of wraps.filter(isKnownWrap)) {
       const kek = keks.find(({ id }) => id === wrap.kek)
       if (kek !== undefined) return kek.unwrap(wrap, wrapContext(setId, purpose))
     }
-    throw new WrongKeyError(
-      keks.map(({ id }) => id),
-      [...new Set(wraps.map(({ kek }) => kek))],
-    )
+    throw wrongKey(keks, wraps)
   }
-  const newest = payloads.reduce((a, b) => (b.number > a.number ? b : a))
-  const wrapsById = new Map<string, { createdAt: string; wraps: Wrap[] }>()
-  for (const { id, createdAt, wraps } of payloads.flatMap(({ dataKeys }) => dataKeys)) {
-    const known = wrapsById.get(id)
-    wrapsById.set(id, { createdAt, wraps: [...(known?.wraps ?? []), ...wraps] })
-  }
-  const dataKeys = new Map([...wrapsById].map(([id, { wraps }]) => [id, unwrap(wraps, `data-key ${id}`)]))
-  const [writeKeyId] = [...wrapsById]
-    .map(([id, { createdAt }]) => [id, createdAt] as const)
-    .reduce((a, b) => (`${b[1]} ${b[0]}` > `${a[1]} ${a[0]}` ? b : a))
+  const wrapped = payloads.flatMap(({ number, dataKeys }) => dataKeys.map((key) => ({ ...key, number })))
+  const wrapsOf = new Map<string, Wrap[]>()
+  for (const { id, wraps } of wrapped) wrapsOf.set(id, [...(wrapsOf.get(id) ?? []), ...wraps])
+  const dataKeys = new Map([...wrapsOf].map(([id, wraps]) => [id, once(() => unwrap(wraps, `data-key ${id}`))]))
   const seed = unwrap(
-    payloads.flatMap(({ signing }) => signing.wraps),
-    `signing-key ${newest.signing.publicKey}`,
+    payloads.flatMap(({ signing }) =>
+      signing.filter((key) => key.publicKey === publicKey).flatMap(({ wraps }) => wraps),
+    ),
+    `signing-key ${publicKey}`,
   )
   const digestKey = unwrap(
     payloads.flatMap((payload) => payload.digestKey.wraps),
     'digest-key',
   )
+  const writeKeyId = newestFor(current, wrapped, wrapsOf) ?? wrongKey([current], [...wrapsOf.values()].flat())
   return new Keyring(setId, dataKeys, writeKeyId, digestKey, new DocumentSigner(seed))
+}
+
+function once(unwrap: () => Buffer): () => Buffer {
+  let key: Buffer | undefined
+  return () => (key ??= unwrap())
+}
+
+/** A slow clock must not keep a new key from use, nor the holder of a retired KEK say what new data is sealed under. */
+function newestFor(
+  current: KeyEncryptionKey,
+  wrapped: readonly (WrappedDataKey & { readonly number: number })[],
+  wrapsOf: ReadonlyMap<string, readonly Wrap[]>,
+): string | undefined {
+  const firsts = new Map<string, WrappedDataKey & { readonly number: number }>()
+  for (const key of wrapped) {
+    const known = firsts.get(key.id)
+    if (known === undefined || key.number < known.number) firsts.set(key.id, key)
+  }
+  const order = ({ number, createdAt, id }: WrappedDataKey & { readonly number: number }): string =>
+    `${String(number).padStart(10, '0')} ${createdAt} ${id}`
+  return [...firsts.values()]
+    .filter(({ id }) => wrapsOf.get(id)?.some((wrap) => isKnownWrap(wrap) && wrap.kek === current.id) === true)
+    .toSorted((a, b) => (order(a) < order(b) ? 1 : -1))[0]?.id
+}
+
+function isKnownWrap({ type }: { readonly type: string }): boolean {
+  return type === 'kek-aes-256-gcm'
+}
+
+function wrongKey(keks: readonly KeyEncryptionKey[], wraps: readonly Wrap[]): WrongKeyError {
+  return new WrongKeyError(
+    keks.map(({ id }) => id),
+    [...new Set(wraps.filter(isKnownWrap).map(({ kek }) => kek))],
+  )
 }
 
 function readPayload(name: string, bytes: Buffer, setId: string, publicKey: string): KeyringPayload {
@@ -152,8 +215,10 @@ function readPayload(name: string, bytes: Buffer, setId: string, publicKey: stri
   if (payload.format !== 'tidemark-keyring') throw new SignatureRefusedError(name, 'shape')
   const { version } = payload
   if (version !== FORMAT_VERSION) throw new SealRefusedError('version', name, { version, readable: [FORMAT_VERSION] })
+  const [feature] = payload.requires ?? []
+  if (feature !== undefined) throw new SealRefusedError('version', name, { feature, readable: [FORMAT_VERSION] })
   if (payload.setId !== setId) throw new SignatureRefusedError(name, 'set')
-  if (payload.signing.publicKey !== publicKey || payload.dataKeys.length === 0) {
+  if (!payload.signing.some((key) => key.publicKey === publicKey) || payload.dataKeys.length === 0) {
     throw new SignatureRefusedError(name, 'shape')
   }
   return payload

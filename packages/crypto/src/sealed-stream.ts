@@ -100,6 +100,7 @@ export function unsealBytes(
   let offset = HEADER_BYTES
   for (let index = 0; ; index += 1) {
     const frame = opener.open(stored, offset, index)
+    if (frame.table) throw new SealRefusedError('frame-shape', what, { index })
     plaintexts.push(frame.plaintext)
     offset = frame.end
     if (frame.last) break
@@ -152,6 +153,7 @@ export async function* unsealPipe(
     const shape = frameShape(start, 0, opener.header, what)
     const rest = await reader.read(shape.end - FRAME_HEADER_BYTES)
     const frame = opener.open(Buffer.concat([start, rest]), 0, index)
+    if (frame.table) throw new SealRefusedError('frame-shape', what, { index })
     yield frame.plaintext
     if (frame.last) break
   }

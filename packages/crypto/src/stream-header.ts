@@ -109,6 +109,8 @@ export function openStreamHeader(
   const suite = stored.readUInt8(10)
   if (version !== FORMAT_VERSION) throw new SealRefusedError('version', what, { version, readable: [FORMAT_VERSION] })
   if (suite !== 1 && suite !== 2) throw new SealRefusedError('version', what, { suite, readable: [1, 2] })
+  const reserved = stored.readUInt32BE(12)
+  if (reserved !== 0) throw new SealRefusedError('version', what, { reserved, readable: [FORMAT_VERSION] })
   const bytes = Buffer.from(stored.subarray(0, HEADER_BYTES))
   const bound = bytes.subarray(0, BOUND_BYTES)
   const dataKeyId = bytes.toString('hex', 16, 32)

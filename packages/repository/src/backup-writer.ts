@@ -6,7 +6,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
-import { FORMAT_VERSION, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
+import { FORMAT_VERSION, type SuiteName, sealBytes, timelineHistoryDigest } from '@tidemark/crypto'
 import {
   type Clock,
   type Logger,
@@ -193,7 +193,9 @@ export class BackupWriter implements AsyncDisposable {
   /** Stores the history file of the backup's timeline, under a name that carries its digest. */
   async addTimelineHistory(timeline: number, bytes: Uint8Array): Promise<void> {
     const { keyring } = this.#keys
-    const digest = keyedDigest(keyring.digestKey, 'history', bytes).toString('hex')
+    const digest = timelineHistoryDigest(keyring.digestKey, { systemId: this.#wal.systemId, timeline }, bytes).toString(
+      'hex',
+    )
     const name = this.#layout.timelineHistory(timeline, digest)
     const sealed = sealBytes(bytes, {
       suite: this.#options.sealing.suite,

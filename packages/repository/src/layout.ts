@@ -8,7 +8,7 @@ export const CLUSTERS = 'clusters/'
 export const SCRATCH = 'scratch/'
 
 /** A cluster's name in the configuration and in object names. */
-export const CLUSTER_NAME = /^[a-z0-9][a-z0-9-]{0,62}$/
+export const CLUSTER_NAME = /^[a-z0-9][a-z0-9-]{0,47}$/
 export const BACKUP_ID = /^[0-9a-f]{16}$/
 
 export function keyringName(number: number, random: string): string {

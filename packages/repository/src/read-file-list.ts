@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { unsealBytes } from '@tidemark/crypto'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupIncompleteError, DocumentDamagedError } from './errors.ts'
-import { ClusterLayout } from './layout.ts'
+import { ClusterLayout, fileListName } from './layout.ts'
 import { type FileEntry, decodeFileEntries } from './packs/file-list.ts'
 import type { CommitRecord } from './records/documents.ts'
 import type { PackTable } from './records/pack-table.ts'
@@ -19,6 +19,11 @@ export async function* readFileList(
 ): AsyncGenerator<FileEntry> {
   const base = new ClusterLayout(record.cluster, record.systemId).base(record.backupId)
   for (const [i, part] of table.fileList.entries()) {
+    if (part.name !== fileListName(i + 1))
+      throw new DocumentDamagedError(
+        `the pack table of backup ${record.backupId}`,
+        `${part.name} is part ${i + 1} of its file list`,
+      )
     const what = `${part.name} of backup ${record.backupId} in ${repository.name}`
     const stored = await getPart(repository, base + part.name, record.backupId, what, signal)
     if (createHash('sha256').update(stored).digest('hex') !== part.sha256)

@@ -99,7 +99,13 @@ export async function openConfiguredSet(
   return {
     set,
     unavailable,
-    openKeys: () => openKeys(set, keysOf(config), signal),
+    openKeys: async () => {
+      const keys = await openKeys(set, keysOf(config), signal)
+      const { passedOver } = keys
+      if (passedOver.length > 0)
+        logger.warn({ objects: passedOver }, 'objects under keys/ are no keyrings of this set, or were changed')
+      return keys
+    },
     [Symbol.asyncDispose]: () => stores.disposeAsync(),
   }
 }

@@ -200,7 +200,7 @@ async function placeWal(plan: RestorePlan, target: TargetDirectory, deps: Restor
     place((source, s) => readWalSegment(source, wal, name, record.server.walSegmentBytes, keyring, s), signal),
   )
   await runBounded(table.history.values(), 2, deps.signal, (name, signal) =>
-    place((source, s) => readTimelineHistory(source, wal.layout, name, keyring, s), signal),
+    place((source, s) => readTimelineHistory(source, wal, name, keyring, s), signal),
   )
 }
 

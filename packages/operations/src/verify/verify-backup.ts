@@ -171,7 +171,7 @@ async function verifyWal(
   }
   for (const name of table.history) {
     await noting(report, signal, async () => {
-      await readTimelineHistory(repository, wal.layout, name, keyring, signal)
+      await readTimelineHistory(repository, wal, name, keyring, signal)
     })
   }
 }

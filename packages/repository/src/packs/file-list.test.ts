@@ -47,7 +47,7 @@ const entry: fc.Arbitrary<FileEntry> = fc.oneof(
   }),
   fc.record(common).map((rest) => ({ ...rest, type: 'directory' as const, size: 0, linkTarget: '', extents: [] })),
   fc
-    .record({ ...common, linkTarget: byteText({ maxLength: 300 }) })
+    .record({ ...common, linkTarget: byteText({ maxLength: 300 }).map((text) => text.replaceAll('\0', '0')) })
     .map((rest) => ({ ...rest, type: 'symlink' as const, size: 0, extents: [] })),
 )
 
@@ -122,6 +122,7 @@ test.each(UNSAFE)('%j is no path inside a data directory: not written, and not r
 test('a name that is not one character per byte is not written', () => {
   expect(() => encodeFileEntry(file({ path: 'ū' }))).toThrow(RangeError)
   expect(() => encodeFileEntry(file({ type: 'symlink', linkTarget: '€' }))).toThrow(RangeError)
+  expect(() => encodeFileEntry(file({ type: 'symlink', linkTarget: 'a\0' }))).toThrow(RangeError)
   expect(() => encodeFileEntry(file({ path: 'x'.repeat(65_536) }))).toThrow(RangeError)
 })
 

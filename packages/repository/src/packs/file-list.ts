@@ -39,6 +39,7 @@ export function encodeFileEntry(entry: FileEntry): Buffer {
     throw new RangeError(`not a path inside a data directory: ${JSON.stringify(entry.path)}`)
   const path = Buffer.from(entry.path, 'latin1')
   const target = Buffer.from(entry.linkTarget, 'latin1')
+  if (entry.linkTarget.includes('\0')) throw new RangeError(`a zero byte in the link target of ${entry.path}`)
   if (path.length > 0xffff || target.length > 0xffff) throw new RangeError(`path too long: ${entry.path.slice(0, 80)}…`)
   const bytes = Buffer.alloc(FIXED_BYTES + path.length + target.length + EXTENT_BYTES * entry.extents.length)
   bytes.writeUInt8(TYPES[entry.type], 0)
@@ -86,13 +87,16 @@ export function* decodeFileEntries(part: Buffer, what: string): Generator<FileEn
       (type === 'file' || (size === 0 && extentCount === 0)) &&
       (type === 'symlink' || targetBytes === 0)
     if (!fits) throw new DocumentDamagedError(what, `the entry of ${path} has fields that a ${type} cannot have`)
+    const linkTarget = part.toString('latin1', pathStart + pathBytes, pathStart + pathBytes + targetBytes)
+    if (linkTarget.includes('\0'))
+      throw new DocumentDamagedError(what, `the link at ${path} has a zero byte in its target`)
     yield {
       type,
       path,
       mode,
       modifiedAt: Number(part.readBigInt64BE(at + 4)),
       size,
-      linkTarget: part.toString('latin1', pathStart + pathBytes, pathStart + pathBytes + targetBytes),
+      linkTarget,
       extents: decodeExtents(part.subarray(end - EXTENT_BYTES * extentCount, end), size, `${what}: ${path}`),
     }
     at = end

@@ -42,14 +42,22 @@ export const beginSchema = z.object({
 })
 export type Begin = z.infer<typeof beginSchema>
 
+const decimal = z.string().regex(/^\d{1,10}$/)
+
 const serverSchema = z.object({
   versionNum: count,
   version: z.string(),
   walSegmentBytes: count,
   blockBytes: count,
   dataChecksums: z.boolean(),
-  /** The settings a restored server must have at least: max_connections and its kind. */
-  minimumSettings: z.record(z.string(), z.string()),
+  /** What a restored server must have at least. No other setting is taken from a record. */
+  minimumSettings: z.object({
+    max_connections: decimal.exactOptional(),
+    max_worker_processes: decimal.exactOptional(),
+    max_wal_senders: decimal.exactOptional(),
+    max_prepared_transactions: decimal.exactOptional(),
+    max_locks_per_transaction: decimal.exactOptional(),
+  }),
   preloadLibraries: z.array(z.string()),
   tablespaceOids: z.array(z.string()),
 })
@@ -68,7 +76,8 @@ export const commitRecordSchema = z.object({
   stopLsn: lsn,
   startedAt: time,
   stoppedAt: time,
-  verdict: z.enum(['intact', 'damaged']),
+  /** Whatever a later version calls it: only an intact backup is a restorable point. */
+  verdict: z.string().transform((verdict) => (verdict === 'intact' ? 'intact' : 'damaged')),
   /** What the server said about the damage; empty for an intact backup. */
   damage: z.array(z.string()),
   parents: z.array(id),

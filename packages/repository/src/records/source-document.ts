@@ -16,8 +16,8 @@ const tablespaceSchema = z.object({
   name: text.nullable(),
   /** As the server said it; an in-place tablespace has none of its own. */
   location: text.nullable(),
-  /** Where it was met: before the copy, in the server's own list for the copy, after it, or in the WAL of its duration. */
-  seen: z.array(z.enum(['before', 'copy', 'after', 'wal'])),
+  /** Where it was met: `before` the copy, in the server's own list for the `copy`, `after` it, or in the `wal` of its duration. */
+  seen: z.array(text),
 })
 
 export const sourceDocumentSchema = z.object({
@@ -30,7 +30,8 @@ export const sourceDocumentSchema = z.object({
   dataDirectory: text.nullable(),
   configuration: z.array(
     z.object({
-      kind: z.enum(['main', 'auto', 'included', 'hba', 'ident']),
+      /** `main`, `auto`, `included`, `hba`, `ident`. */
+      kind: text,
       path: text,
       inDataDirectory: z.boolean(),
       /** Base64; null for a file inside the data directory, which the file list has. */

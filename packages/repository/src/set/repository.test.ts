@@ -183,6 +183,25 @@ test('a keyring that is damaged everywhere is refused, a stray file beside it is
   await expect(openKeys(set, [TEST_KEK], noDeadline)).rejects.toThrow(SignatureRefusedError)
 })
 
+test('garbage, a renumbered copy and a replayed old keyring under keys/ are passed over and named', async () => {
+  const { stores, set, keys } = await newSampleSet([true, true])
+  const put = (store: number, name: string, bytes: Buffer): Promise<unknown> | undefined =>
+    stores[store]?.put(name, bytes, { signal: noDeadline })
+  const { bytes } = keys.newest
+  const later = keys.keyring.signer.sign({
+    ...(JSON.parse(bytes.toString().split('\n')[0] ?? '') as object),
+    number: 2,
+  })
+  await put(0, 'keys/keyring-3-aa.json', Buffer.from('x'))
+  await put(0, 'keys/keyring-9-bb.json', bytes)
+  // A replay of the first keyring in the place of the second, in one repository; the other has the true one.
+  await put(0, 'keys/keyring-2-cc.json', bytes)
+  await put(1, 'keys/keyring-2-cc.json', later)
+  const opened = await openKeys(set, [TEST_KEK], noDeadline)
+  expect(opened.newest).toEqual({ name: 'keys/keyring-2-cc.json', bytes: later })
+  expect(opened.passedOver).toEqual(['keys/keyring-2-cc.json', 'keys/keyring-3-aa.json', 'keys/keyring-9-bb.json'])
+})
+
 test('keys are read from whichever repository answers', async () => {
   const { stores, set, keys } = await newSampleSet([true, true])
   stores[0]?.faults.always('list', new StoreUnavailableError('list', 'memory://0'))

@@ -98,34 +98,44 @@ function byNumber(a: StoredKeyring, b: StoredKeyring): number {
   return (keyringNumber(a.name) ?? 0) - (keyringNumber(b.name) ?? 0)
 }
 
+interface SetKeyrings {
+  /** Lowest number first. */
+  readonly documents: readonly StoredKeyring[]
+  /** Names of objects that are no keyring of this set: whoever can put an object must not be able to lock it. */
+  readonly passedOver: readonly string[]
+}
+
 /**
- * The keyrings of a set, each from the first repository whose copy has a signature that holds: one damaged copy must
- * not lock the others' backups. A keyring that is right nowhere stays in, so that opening it says so.
+ * The keyrings of a set: all that are signed and lie under their own number, in whichever repository; of two with one name
+ * but other bytes, both. Where none is right, what was found instead, so that opening it says what is wrong.
  *
  * @throws what the repositories threw, when none of them gave any.
  */
-async function readSetKeyrings(set: RepositorySet, signal: AbortSignal): Promise<StoredKeyring[]> {
-  const documents = new Map<string, StoredKeyring & { readonly signed: boolean }>()
+async function readSetKeyrings(set: RepositorySet, signal: AbortSignal): Promise<SetKeyrings> {
+  const documents = new Map<string, StoredKeyring>()
+  const refused: StoredKeyring[] = []
   let unread: unknown
   for (const repository of set.repositories) {
     try {
       for (const { name, bytes } of await readKeyrings(repository, signal)) {
-        if (documents.get(name)?.signed === true) continue
-        documents.set(name, { name, bytes, signed: isSigned(bytes, set.publicKey) })
+        if (isOwnKeyring(name, bytes, set.publicKey))
+          documents.set(`${name} ${bytes.toString('latin1')}`, { name, bytes })
+        else refused.push({ name, bytes })
       }
     } catch (error) {
       if (signal.aborted) throw error
       unread ??= error
     }
   }
-  if (documents.size === 0 && unread !== undefined) throw unread
-  return [...documents.values()].map(({ name, bytes }) => ({ name, bytes })).toSorted(byNumber)
+  if (documents.size === 0 && refused.length === 0 && unread !== undefined) throw unread
+  const found = documents.size === 0 ? refused : [...documents.values()]
+  return { documents: found.toSorted(byNumber), passedOver: [...new Set(refused.map(({ name }) => name))] }
 }
 
-function isSigned(bytes: Buffer, publicKey: string): boolean {
+function isOwnKeyring(name: string, bytes: Buffer, publicKey: string): boolean {
   try {
-    openSignedDocument(bytes, publicKey, 'keyring')
-    return true
+    const { number } = openSignedDocument(bytes, publicKey, name) as { number?: unknown }
+    return number === keyringNumber(name)
   } catch (error) {
     if (error instanceof SignatureRefusedError) return false
     throw error
@@ -135,24 +145,26 @@ function isSigned(bytes: Buffer, publicKey: string): boolean {
 export interface OpenedKeys {
   readonly keyring: Keyring
   readonly newest: StoredKeyring
+  /** Names of objects under keys/ that are no keyrings of this set, or were changed: worth a warning. */
+  readonly passedOver: readonly string[]
 }
 
 /**
  * The set's keys, from the keyrings of all its repositories that answer.
  *
  * @throws {KeyMissingError} @throws {WrongKeyError}
- * @throws {SignatureRefusedError} a keyring is damaged in every repository that has it.
+ * @throws {SignatureRefusedError} no keyring of any repository is right.
  */
 export async function openKeys(
   set: RepositorySet,
   keks: readonly KeyEncryptionKey[],
   signal: AbortSignal,
 ): Promise<OpenedKeys> {
-  const documents = await readSetKeyrings(set, signal)
+  const { documents, passedOver } = await readSetKeyrings(set, signal)
   const keyring = openKeyring(set.setId, documents, keks, set.publicKey)
   const newest = documents.at(-1)
   if (newest === undefined) throw new RangeError('a keyring without documents')
-  return { keyring, newest }
+  return { keyring, newest, passedOver }
 }
 
 export interface InitDeps {
@@ -245,7 +257,7 @@ function newKeys(kek: KeyEncryptionKey, now: Date): SetKeys {
 
 /** What a new place of an existing set gets: the very bytes of its keyrings, opened first. */
 async function keysOf(set: RepositorySet, keks: readonly KeyEncryptionKey[], signal: AbortSignal): Promise<SetKeys> {
-  const documents = await readSetKeyrings(set, signal)
+  const { documents } = await readSetKeyrings(set, signal)
   openKeyring(set.setId, documents, keks, set.publicKey)
   return { setId: set.setId, publicKey: set.publicKey, documents }
 }

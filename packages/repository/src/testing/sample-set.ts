@@ -168,7 +168,7 @@ export async function readBackup(
   if (missing.length > 0) throw new Error(`missing ${missing.join()}`)
   const wal = new WalLayout(record.cluster, record.systemId)
   for (const name of table.wal) await readWalSegment(repository, wal, name, SEGMENT_BYTES, keyring, noDeadline)
-  for (const name of table.history) await readTimelineHistory(repository, layout, name, keyring, noDeadline)
+  for (const name of table.history) await readTimelineHistory(repository, wal, name, keyring, noDeadline)
   return files
 }
 

@@ -4,7 +4,7 @@
  * An object's name carries the digest of its contents: offering the same bytes again changes nothing, on any store, and
  * other bytes for the same segment become another object, which is an incident. Format: docs/repository-format.md, section 9.
  */
-import { keyedDigest, unsealBytes } from '@tidemark/crypto'
+import { keyedDigest, timelineHistoryDigest, unsealBytes } from '@tidemark/crypto'
 import { parseWalFileName, walFileName } from '@tidemark/kernel'
 import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
 import { ClusterLayout } from '../layout.ts'
@@ -127,16 +127,17 @@ export async function readWalSegment(
 /** A timeline history file of the pack table. @throws {SealRefusedError} @throws {DocumentDamagedError} */
 export async function readTimelineHistory(
   repository: Repository,
-  layout: ClusterLayout,
+  wal: WalLayout,
   relativeName: string,
   keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
   signal: AbortSignal,
 ): Promise<{ fileName: string; bytes: Buffer }> {
-  const stored = await repository.store.get(layout.folder + relativeName, { signal })
+  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal })
   const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
   const what = `${fileName} in ${repository.name}`
   const bytes = unsealBytes(stored, keys.dataKey, { kind: 'other', streamId: digest }, what)
-  if (keyedDigest(keys.digestKey, 'history', bytes).toString('hex') !== digest)
+  const place = { systemId: wal.systemId, timeline: Number.parseInt(fileName, 16) }
+  if (timelineHistoryDigest(keys.digestKey, place, bytes).toString('hex') !== digest)
     throw new DocumentDamagedError(what, 'its contents are not those its name says')
   return { fileName, bytes }
 }
