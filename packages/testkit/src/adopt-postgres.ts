@@ -1,6 +1,6 @@
-import { chown, readdir, stat } from 'node:fs/promises'
+import { chown, readFile, readdir, stat } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { findPostgresBin } from './postgres-binaries.ts'
+import { postgresBin } from './postgres-binaries.ts'
 import { TestPostgres } from './postgres.ts'
 import { runTool } from './run-tool.ts'
 import { TemporaryFolder } from './temporary-folder.ts'
@@ -28,7 +28,7 @@ export interface AdoptPostgresOptions {
 export async function adoptPostgres(options: AdoptPostgresOptions): Promise<TestPostgres> {
   const { settings = {} } = options
   const dataDirectory = resolve(options.dataDirectory)
-  const binDirectory = options.binDirectory ?? findPostgresBin()
+  const binDirectory = options.binDirectory ?? (await binariesFor(dataDirectory))
   const osUser = await ownerFor(dataDirectory)
   const folder = await TemporaryFolder.create('adopted')
   try {
@@ -69,6 +69,11 @@ export async function adoptPostgres(options: AdoptPostgresOptions): Promise<Test
     await folder[Symbol.asyncDispose]()
     throw error
   }
+}
+
+/** A data directory says which major version it is of. */
+async function binariesFor(dataDirectory: string): Promise<string> {
+  return await postgresBin(Number((await readFile(join(dataDirectory, 'PG_VERSION'), 'utf8')).trim()))
 }
 
 async function ownerFor(dataDirectory: string): Promise<OsUser | undefined> {

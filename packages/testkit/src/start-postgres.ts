@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { appendFile, chown, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { freePort } from './free-port.ts'
-import { findPostgresBin } from './postgres-binaries.ts'
+import { postgresBin } from './postgres-binaries.ts'
 import { TestPostgres } from './postgres.ts'
 import { runTool } from './run-tool.ts'
 import { TemporaryFolder } from './temporary-folder.ts'
@@ -11,11 +11,16 @@ import { unprivilegedUser } from './unprivileged-user.ts'
 export interface StartPostgresOptions {
   /** Lines of postgresql.conf, over the defaults. Values are quoted here. */
   readonly settings?: Readonly<Record<string, string>>
+  /** After our own, which they override: --encoding, --locale-provider, --waldir, … */
   readonly initdbArgs?: readonly string[]
   /** Shows in the temporary folder's name. */
   readonly name?: string
-  /** Other server binaries than `findPostgresBin()`'s. */
+  /** Major version, 15 to 18; default: the first of env TIDEMARK_TEST_PG, else 15. */
+  readonly version?: number | undefined
+  /** Other server binaries than `postgresBin()`'s. */
   readonly binDirectory?: string
+  /** Page checksums; default on. */
+  readonly checksums?: boolean
 }
 
 /**
@@ -26,7 +31,7 @@ export interface StartPostgresOptions {
 export async function startPostgres(options: StartPostgresOptions = {}): Promise<TestPostgres> {
   const folder = await TemporaryFolder.create(options.name ?? 'pg')
   try {
-    const binDirectory = options.binDirectory ?? findPostgresBin()
+    const binDirectory = options.binDirectory ?? (await postgresBin(options.version))
     const osUser = unprivilegedUser()
     const dataDirectory = await folder.serverFolder('data')
     const socketDirectory = await folder.serverFolder('socket')
@@ -38,8 +43,10 @@ export async function startPostgres(options: StartPostgresOptions = {}): Promise
     await runTool(
       join(binDirectory, 'initdb'),
       [
-        ['-D', dataDirectory, '-U', 'postgres', '--pwfile', passwordFile, '--data-checksums', '--no-sync'],
-        ['--auth-host=scram-sha-256', '--auth-local=scram-sha-256', '--encoding=UTF8', '--locale=C.UTF-8'],
+        ['-D', dataDirectory, '-U', 'postgres', '--pwfile', passwordFile, '--no-sync'],
+        (options.checksums ?? true) ? ['--data-checksums'] : await noChecksums(binDirectory),
+        ['--auth-host=scram-sha-256', '--auth-local=scram-sha-256'],
+        ['--encoding=UTF8', '--locale=C.UTF-8'],
         options.initdbArgs ?? [],
       ].flat(),
       { as: osUser, cwd: dataDirectory },
@@ -81,6 +88,12 @@ export async function startPostgres(options: StartPostgresOptions = {}): Promise
     await folder[Symbol.asyncDispose]()
     throw error
   }
+}
+
+/** They are off unless asked for up to 17, and on unless told otherwise from 18. */
+async function noChecksums(binDirectory: string): Promise<string[]> {
+  const { stdout } = await runTool(join(binDirectory, 'initdb'), ['--version'])
+  return Number(/ (\d+)/.exec(stdout)?.[1]) >= 18 ? ['--no-data-checksums'] : []
 }
 
 /** initdb writes these lines already; packagers' templates may not. */

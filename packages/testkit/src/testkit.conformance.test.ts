@@ -3,7 +3,16 @@ import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { GetObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { expect, test } from 'vitest'
-import { TemporaryFolder, adoptPostgres, random, sharedS3, startPostgres, startRedis, until } from './index.ts'
+import {
+  TemporaryFolder,
+  adoptPostgres,
+  random,
+  sharedS3,
+  startPostgres,
+  startRedis,
+  testedPostgresVersions,
+  until,
+} from './index.ts'
 import { isRunning } from './reaper.ts'
 
 test('PostgreSQL starts with checksums, answers, and is gone afterwards', async () => {
@@ -23,6 +32,30 @@ test('PostgreSQL starts with checksums, answers, and is gone afterwards', async 
   expect(isRunning(pid)).toBe(false)
   expect(existsSync(folder)).toBe(false)
 })
+
+test.each(testedPostgresVersions())(
+  'PostgreSQL %i starts, is adopted again, and has the extensions that comparisons need',
+  async (version) => {
+    await using folder = await TemporaryFolder.create()
+    const copy = folder.join('copy')
+    {
+      await using pg = await startPostgres({ version, checksums: false })
+      const [row] = await pg.query<{ version: number; checksums: string }>(
+        "SELECT current_setting('server_version_num')::int / 10000 AS version, current_setting('data_checksums') AS checksums",
+      )
+      expect(row).toEqual({ version, checksums: 'off' })
+      await pg.query('CREATE EXTENSION amcheck; CREATE EXTENSION pgcrypto; CREATE EXTENSION pg_walinspect')
+      await pg.stop()
+      execFileSync('cp', ['-a', pg.dataDirectory, copy])
+    }
+    await using again = await adoptPostgres({
+      dataDirectory: copy,
+      password,
+      settings: { unix_socket_directories: copy },
+    })
+    expect(await again.query("SELECT bt_index_check('pg_class_oid_index')")).toHaveLength(1)
+  },
+)
 
 test('a killed server takes its children along and recovers what was committed', async () => {
   await using pg = await startPostgres()
