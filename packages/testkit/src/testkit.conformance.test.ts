@@ -38,8 +38,11 @@ test.each(testedPostgresVersions())(
   async (version) => {
     await using folder = await TemporaryFolder.create()
     const copy = folder.join('copy')
+    let password: string
     {
       await using pg = await startPostgres({ version, checksums: false })
+      password = pg.password
+
       const [row] = await pg.query<{ version: number; checksums: string }>(
         "SELECT current_setting('server_version_num')::int / 10000 AS version, current_setting('data_checksums') AS checksums",
       )
@@ -53,7 +56,7 @@ test.each(testedPostgresVersions())(
       password,
       settings: { unix_socket_directories: copy },
     })
-    expect(await again.query("SELECT bt_index_check('pg_class_oid_index')")).toHaveLength(1)
+    expect(await again.query("SELECT bt_index_check('pg_class_oid_index')::text")).toHaveLength(1)
   },
 )
 
