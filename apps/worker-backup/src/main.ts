@@ -5,11 +5,18 @@ import { hostOf } from '@tidemark/config'
 import { backupCluster } from '@tidemark/operations'
 import { runWorkerApp } from '@tidemark/queue'
 
+let countDamaged = (_cluster: string): void => {}
+
 await runWorkerApp({
   name: 'worker-backup',
   kind: 'backup',
   check: ({ encryption }) => {
     if (encryption.key === undefined) throw new KeyMissingError('a backup worker')
+  },
+  measure: (metrics, { clusters }) => {
+    const help = 'Backups that were committed as damaged: the server reported pages with wrong checksums'
+    const damaged = metrics.counter('backup_damaged_total', help, { cluster: Object.keys(clusters) })
+    countDamaged = (cluster) => damaged.add({ cluster })
   },
   process: async (job, { config, host, queue, logger, signal, progress }) => {
     const { cluster, operationId, options } = job
@@ -17,6 +24,8 @@ await runWorkerApp({
       { cluster, operationId, requestedAt: new Date(job.requestedAt), options },
       { config, host, clock: systemClock, logger, signal, progress },
     )
+    // An operation that is repeated after its commit counts again: an alert too many, never one too few.
+    if (result.verdict === 'damaged') countDamaged(cluster)
     if (!options.verifyAfter) return result
     const owner = hostOf(config, cluster)
     // The same key on every attempt: however often this operation runs, it asks for one verification.

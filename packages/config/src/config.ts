@@ -7,6 +7,14 @@ export interface ClusterNode {
   readonly port: number
 }
 
+/** A program of the operator's that a worker runs around a backup, without a shell. */
+export interface HookConfig {
+  /** Absolute path. */
+  readonly command: string
+  readonly args: readonly string[]
+  readonly timeoutMs: number
+}
+
 export interface ClusterConfig {
   readonly name: string
   readonly nodes: readonly [ClusterNode, ...ClusterNode[]]
@@ -15,6 +23,14 @@ export interface ClusterConfig {
   readonly database: string
   readonly ssl: 'disable' | 'require' | 'verify-full'
   readonly caFile?: string
+  /** How this cluster's backups are taken where a request does not say: its own settings, else those of the section `backup`. */
+  readonly backup: {
+    readonly checkpoint: 'fast' | 'spread'
+    readonly compressionLevel: number
+    /** Of what the server sends, in KiB a second; absent: as fast as it goes. */
+    readonly maxRateKiB?: number
+  }
+  readonly hooks: { readonly before?: HookConfig; readonly after?: HookConfig }
   /** Names of the cluster's repositories, in the file's order; never empty. */
   readonly repositories: readonly [string, ...string[]]
 }
@@ -77,6 +93,7 @@ export interface Config {
     readonly uploads: number
     readonly packBytes: number
     readonly checkpoint: 'fast' | 'spread'
+    readonly maxRateKiB?: number | undefined
   }
   readonly redis: {
     /** Without user or password. */

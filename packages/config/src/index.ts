@@ -5,6 +5,7 @@ export type {
   ClusterNode,
   Config,
   FileRepositoryConfig,
+  HookConfig,
   RepositoryConfig,
   S3RepositoryConfig,
   WorkerConfig,

@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { LineCounter, isNode, parseDocument } from 'yaml'
 import type { Document } from 'yaml'
 import type { z } from 'zod'
-import type { ClusterConfig, Config, RepositoryConfig } from './config.ts'
+import type { ClusterConfig, Config, HookConfig, RepositoryConfig } from './config.ts'
 import { ACCEPTED_KEY_FORMS, Redacted, parseKeyText } from '@tidemark/kernel'
 import { ConfigInvalidError } from './errors.ts'
 import type { ConfigProblem } from './errors.ts'
@@ -206,8 +206,33 @@ function clusterConfig(
     database: value.database,
     ssl: value.ssl,
     ...(value.caFile === undefined ? {} : { caFile: value.caFile }),
+    backup: clusterBackup(value.backup, file.backup),
+    hooks: {
+      ...(value.hooks.before === undefined ? {} : { before: hookConfig(value.hooks.before) }),
+      ...(value.hooks.after === undefined ? {} : { after: hookConfig(value.hooks.after) }),
+    },
     repositories: repositories as [string, ...string[]],
   }
+}
+
+function clusterBackup(
+  own: ConfigFile['clusters'][string]['backup'],
+  general: ConfigFile['backup'],
+): ClusterConfig['backup'] {
+  const maxRateKiB = own.maxRateKiB ?? general.maxRateKiB
+  return {
+    checkpoint: own.checkpoint ?? general.checkpoint,
+    compressionLevel: own.compressionLevel ?? general.compressionLevel,
+    ...(maxRateKiB === undefined ? {} : { maxRateKiB }),
+  }
+}
+
+function hookConfig({
+  command,
+  args,
+  timeoutSeconds,
+}: NonNullable<ConfigFile['clusters'][string]['hooks']['before']>): HookConfig {
+  return { command, args, timeoutMs: timeoutSeconds * 1000 }
 }
 
 function repositoryConfig(

@@ -18,6 +18,16 @@ import {
 export const LOG_LEVELS = ['debug', 'info', 'warn', 'error', 'silent'] as const
 export const logLevelField = z.enum(LOG_LEVELS, { error: `one of ${LOG_LEVELS.join(', ')}` })
 
+const checkpointField = z.enum(['fast', 'spread'], { error: 'fast or spread' })
+/** The server's own limits (MAX_RATE of BASE_BACKUP). */
+const maxRateField = wholeNumber(32, 1_048_576)
+
+const hookField = section({
+  command: absoluteFileField,
+  args: z.array(z.string(), { error: 'a list of texts' }).default([]),
+  timeoutSeconds: wholeNumber(1, 86_400).default(60),
+})
+
 const clusterField = section({
   nodes: z
     .array(section({ host: hostField, port: portField.default(5432) }), { error: 'a list of { host, port }' })
@@ -30,6 +40,12 @@ const clusterField = section({
     .enum(['disable', 'require', 'verify-full'], { error: 'one of disable, require, verify-full' })
     .default('disable'),
   caFile: absoluteFileField.optional(),
+  backup: section({
+    checkpoint: checkpointField.optional(),
+    compressionLevel: compressionLevelSchema.optional(),
+    maxRateKiB: maxRateField.optional(),
+  }).prefault({}),
+  hooks: section({ before: hookField.optional(), after: hookField.optional() }).prefault({}),
   repositories: z
     .array(repositoryNameSchema, { error: 'a list of repository names' })
     .min(1, { error: 'at least one repository; leave the key out for all' })
@@ -145,7 +161,8 @@ export const fileSchema = section({
     /** Packs on their way to one repository at a time. */
     uploads: wholeNumber(1, 16).default(2),
     packBytes: byteSize(MiB, 512 * MiB, 'a size, 1MiB to 512MiB, like 32MiB').default(32 * MiB),
-    checkpoint: z.enum(['fast', 'spread'], { error: 'fast or spread' }).default('fast'),
+    checkpoint: checkpointField.default('fast'),
+    maxRateKiB: maxRateField.optional(),
   }).prefault({}),
   redis: section({
     url: redisUrlField.default('redis://127.0.0.1:6379'),

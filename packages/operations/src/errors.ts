@@ -12,6 +12,18 @@ export class ClusterBusyError extends OperationalError {
   }
 }
 
+/** The program that was to run before the backup did not succeed, so there is none. */
+export class HookFailedError extends OperationalError {
+  override readonly code = 'HOOK_FAILED'
+  override readonly retry = 'after-operator'
+  constructor(command: string, problem: string) {
+    super(`the hook before the backup failed: ${command}: ${problem}`, {
+      hint: "see its output in the worker's log, run it by hand as the worker's user, or take it out of hooks.before",
+      facts: { command, problem },
+    })
+  }
+}
+
 /** Committed, but the server reported page checksum failures in it: no restorable point unless asked for by name. */
 export class BackupDamagedError extends OperationalError {
   override readonly code = 'BACKUP_DAMAGED'

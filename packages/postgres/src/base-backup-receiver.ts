@@ -3,6 +3,7 @@ import type { DatabaseError } from 'pg'
 import type { BackupTablespace, BaseBackupEnd, BaseBackupSink, ServerNotice } from './base-backup-sink.ts'
 import { StreamMalformedError } from './errors.ts'
 import type { ServerMessage } from './exchange.ts'
+import { SkippedFiles } from './skipped-files.ts'
 import { TarReader, type TarEntry } from './tar-reader.ts'
 
 const maxNotices = 1_000
@@ -21,11 +22,15 @@ export class BaseBackupReceiver {
   #totalBytes = 0
   #tar: TarReader | undefined
   #prefix = ''
+  /** Directories that must come before the archive of an in-place tablespace, and what the server may send of them again. */
+  #owed: string[] = []
+  readonly #made = new Set<string>()
   #inManifest = false
   #fileBytes = 0
   #files = 0
   #manifestBytes = 0
   #notices: ServerNotice[] = []
+  readonly #skipped = new SkippedFiles()
   #error: DatabaseError | undefined
 
   constructor(sink: BaseBackupSink) {
@@ -61,6 +66,7 @@ export class BaseBackupReceiver {
 
   takeNotice(notice: DatabaseError): void {
     if (this.#notices.length < maxNotices) this.#notices.push(noticeOf(notice))
+    this.#skipped.warned(notice.message)
   }
 
   verdict(translate: (error: DatabaseError) => Error): BaseBackupEnd {
@@ -77,6 +83,8 @@ export class BaseBackupReceiver {
       fileBytes: this.#fileBytes,
       files: this.#files,
       manifestBytes: this.#manifestBytes,
+      skipped: this.#skipped.list,
+      skippedCount: this.#skipped.count,
       notices: this.#notices,
       ...(damaged && this.#error ? { checksumFailure: noticeOf(this.#error) } : {}),
     }
@@ -90,6 +98,7 @@ export class BaseBackupReceiver {
       this.#totalBytes += sizeBytes
       if (first !== null && first !== undefined) {
         this.#tablespaces.push({ oid: Number(first), location: second ?? '', sizeBytes })
+        this.#skipped.tablespace(second ?? '', `pg_tblspc/${first}`)
       }
       return
     }
@@ -126,6 +135,8 @@ export class BaseBackupReceiver {
       case 0x6e: // n: a new archive
         this.#endArchive()
         this.#prefix = archivePrefix(chunk.toString('utf8', 1, chunk.indexOf(0, 1)))
+        // From 16 on an in-place tablespace is an archive of its own, sent before the directory it lies in.
+        if (this.#isInPlace(this.#prefix)) this.#owed = ['pg_tblspc', this.#prefix.slice(0, -1)]
         this.#tar = new TarReader({
           onEntry: (entry) => this.#takeEntry(entry),
           onContent: (content) => {
@@ -145,7 +156,17 @@ export class BaseBackupReceiver {
   }
 
   #takeEntry(entry: TarEntry): void | Promise<void> {
+    const owed = this.#owed.shift()
+    if (owed !== undefined) {
+      if (this.#made.has(owed)) return this.#takeEntry(entry)
+      this.#made.add(owed)
+      const { mtime } = entry
+      const made = this.#sink.onFile({ type: 'directory', path: owed, mode: 0o700, size: 0, mtime })
+      return made === undefined ? this.#takeEntry(entry) : made.then(() => this.#takeEntry(entry))
+    }
+    if (this.#prefix === '' && this.#made.has(entry.path)) return undefined
     if (entry.type === 'file') this.#files += 1
+    this.#skipped.sent(this.#prefix + entry.path)
     if (this.#prefix === '') return this.#sink.onFile(entry)
     const { pathBytes } = entry
     return this.#sink.onFile({
@@ -153,6 +174,10 @@ export class BaseBackupReceiver {
       path: this.#prefix + entry.path,
       ...(pathBytes ? { pathBytes: Buffer.concat([Buffer.from(this.#prefix), pathBytes]) } : {}),
     })
+  }
+
+  #isInPlace(prefix: string): boolean {
+    return this.#tablespaces.some(({ oid, location }) => prefix === `pg_tblspc/${oid}/` && !location.startsWith('/'))
   }
 
   #archive(): TarReader {

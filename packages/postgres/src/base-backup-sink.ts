@@ -57,6 +57,10 @@ export interface BaseBackupEnd {
   readonly fileBytes: number
   readonly files: number
   readonly manifestBytes: number
+  /** Links and special files (sockets, pipes, devices) that the server left out, with what it said of each; at most 1,000 of them. */
+  readonly skipped: readonly { readonly path: string; readonly reason: string }[]
+  /** All of them. */
+  readonly skippedCount: number
   /** What the server warned of, at most 1,000; for a damaged backup they name files and blocks. */
   readonly notices: readonly ServerNotice[]
   /** Present exactly when damaged. */

@@ -18,6 +18,8 @@ import { connectReplication, type ReplicationConnection } from './replication-co
  */
 export interface BaseBackupOptions {
   readonly label: string
+  /** Of the server that was checked before: a login that reaches another one, or a standby of it, is refused. */
+  readonly systemId?: string | undefined
   /** `fast`: at once, at the price of an I/O burst. `spread`: within checkpoint_timeout. */
   readonly checkpoint: 'fast' | 'spread'
   /** 32 to 1,048,576 KiB per second. */
@@ -34,6 +36,7 @@ const startTimeoutMs = { fast: 15 * 60_000, spread: 25 * 3_600_000 }
 /**
  * @throws {ConnectionLostError} cut, silent, or the server was killed; safe to repeat.
  * @throws {ServerShutdownError} stopped in mid-stream.
+ * @throws {ServerMismatchError} @throws {StandbyRefusedError} this login reached another server than the checks.
  * @throws {AbortedError} `signal` fired; the walsender is asked to cancel.
  * @throws whatever a sink callback throws.
  */
@@ -44,6 +47,7 @@ export async function runBaseBackup(
   signal: AbortSignal,
 ): Promise<BaseBackupEnd> {
   await using connection = await connectReplication(target, signal)
+  if (options.systemId !== undefined) await connection.requirePrimary(options.systemId, 'BASE_BACKUP')
   return await receiveBaseBackup(connection, options, sink, signal)
 }
 

@@ -142,6 +142,21 @@ export class StandbyRefusedError extends OperationalError {
   }
 }
 
+/** Two logins with one address reached two servers: what they send does not belong together. */
+export class ServerMismatchError extends OperationalError {
+  override readonly code = 'PG_SERVER_MISMATCH'
+  override readonly retry = 'after-operator'
+  constructor(facts: { host: string; port: number; during: string; expected: string; found: string }) {
+    super(
+      `${facts.host}:${facts.port} leads to more than one server: ${facts.during} reached ${facts.found}, the checks before it ${facts.expected}`,
+      {
+        hint: 'name the nodes themselves under nodes: (the primary is found among them), not a load balancer or a name with several addresses',
+        facts,
+      },
+    )
+  }
+}
+
 /** The WAL stream would count as a synchronous standby: commits of the source would wait for us. */
 export class SyncStandbyRefusedError extends OperationalError {
   override readonly code = 'PG_SYNC_STANDBY'

@@ -6,6 +6,7 @@ export {
   PostgresFileInvalidError,
   ReplicationRightMissingError,
   ServerError,
+  ServerMismatchError,
   ServerShutdownError,
   SlotsExhaustedError,
   StandbyRefusedError,
@@ -57,3 +58,9 @@ export {
 } from './server-config.ts'
 export type { SettingLine } from './server-config.ts'
 export { crc32c } from './crc32c.ts'
+export { WalRecordScanner } from './wal-scan/wal-record-scanner.ts'
+export type { WalRecord, WalRecordScannerOptions } from './wal-scan/wal-record-scanner.ts'
+export { TablespaceWatch, scanTablespaceChanges } from './wal-scan/tablespace-changes.ts'
+export type { TablespaceChange } from './wal-scan/tablespace-changes.ts'
+export { readSourceDetails } from './source-details.ts'
+export type { ConfigurationFile, SourceDetails } from './source-details.ts'

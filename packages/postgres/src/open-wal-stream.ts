@@ -12,6 +12,7 @@ import { WalStream, type WalStreamOptions } from './wal-stream.ts'
  *
  * @throws {SlotsExhaustedError}
  * @throws {WalSendersExhaustedError}
+ * @throws {ServerMismatchError} @throws {StandbyRefusedError} this login reached another server than the checks.
  */
 export async function openWalStream(
   target: ConnectionTarget,
@@ -20,7 +21,10 @@ export async function openWalStream(
 ): Promise<WalStream> {
   const connection = await connectReplication(target, signal)
   try {
-    const identity = await connection.identifySystem()
+    const { systemId } = options
+    const identity = await (systemId === undefined
+      ? connection.identifySystem()
+      : connection.requirePrimary(systemId, 'the WAL stream'))
     const segmentBytes = parseByteSetting(await connection.show('wal_segment_size'))
     const synchronousStandbyNames = await connection.show('synchronous_standby_names')
     const applicationName = await connection.show('application_name')

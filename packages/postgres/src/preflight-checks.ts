@@ -13,6 +13,7 @@ export interface Finding {
     | 'data-checksums'
     | 'slot-wal-limit'
     | 'clock-skew'
+    | 'in-place-tablespace'
   readonly level: 'failure' | 'warning'
   readonly message: string
   readonly remedy: string
@@ -74,6 +75,14 @@ export function judgeReading(reading: ServerReading, need: { needWal: boolean; c
   if (need.needWal && Number(text('max_slot_wal_keep_size')) >= 0) {
     const message = `max_slot_wal_keep_size is ${text('max_slot_wal_keep_size')} MB: a backup that falls further behind loses its WAL`
     add('slot-wal-limit', 'warning', message, 'ALTER SYSTEM SET max_slot_wal_keep_size = -1; SELECT pg_reload_conf();')
+  }
+  const inside = reading.tablespaces.filter(({ location }) => !location.startsWith('/'))
+  if (Number(text('server_version_num')) < 160_000 && inside.length > 0) {
+    // Up to 15 the server leaves out what lies in pg_tblspc itself (sendDir, src/backend/backup/basebackup.c).
+    const names = inside.map(({ name }) => name).join(', ')
+    const message = `tablespaces inside the data directory (${names}) are not sent by PostgreSQL 15: the backup would lack their files`
+    const remedy = `-- move what they hold: ALTER DATABASE … SET TABLESPACE, ALTER TABLE ALL IN TABLESPACE … SET TABLESPACE pg_default; DROP TABLESPACE …`
+    add('in-place-tablespace', 'failure', message, remedy)
   }
   if (Math.abs(need.clockSkewMs) > maxClockSkewMs) {
     const message = `the clocks of the server and of this host differ by ${Math.round(need.clockSkewMs / 1000)} s`

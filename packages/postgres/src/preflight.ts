@@ -45,6 +45,7 @@ export interface PreflightResult extends ServerFacts {
  * @throws {DatabaseUnreachableError}
  * @throws {AuthenticationFailedError} the SQL login itself is refused.
  * @throws {StandbyRefusedError} the node is in recovery; its settings say nothing about the primary.
+ * @throws {ServerMismatchError} the login for replication reached another server.
  * @throws {PreflightFailedError} with every failing finding.
  */
 export async function preflight(
@@ -83,7 +84,7 @@ async function tryReplication(
 ): Promise<ReplicationAttempt> {
   try {
     await using replication = await connectReplication(target, signal)
-    return { identity: await replication.identifySystem() }
+    return { identity: await replication.requirePrimary(reading.systemId, 'the replication login') }
   } catch (error) {
     const { role } = reading
     if (error instanceof AuthenticationFailedError) {

@@ -74,7 +74,7 @@ export async function readServer(sql: SqlConnection): Promise<ServerReading> {
   }
 }
 
-async function readDatabases(sql: SqlConnection): Promise<DatabaseFacts[]> {
+export async function readDatabases(sql: SqlConnection): Promise<DatabaseFacts[]> {
   const rows = await sql.query<
     Record<'name' | 'encoding' | 'provider' | 'collate' | 'ctype', string> & {
       oid: number

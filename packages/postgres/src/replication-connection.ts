@@ -3,7 +3,7 @@ import { createConnection } from 'node:net'
 import type { Client } from 'pg'
 import { ClientSession } from './connection.ts'
 import type { ConnectionTarget } from './connection-target.ts'
-import { StreamMalformedError } from './errors.ts'
+import { ServerMismatchError, StandbyRefusedError, StreamMalformedError } from './errors.ts'
 import { openClient } from './open-client.ts'
 import { cancelKeyOf, wireOf, type Wire } from './wire.ts'
 
@@ -47,6 +47,22 @@ export class ReplicationConnection extends ClientSession {
     const [row] = await this.command('IDENTIFY_SYSTEM')
     if (!row?.['systemid'] || !row['timeline'] || !row['xlogpos']) throw new StreamMalformedError('IDENTIFY_SYSTEM')
     return { systemId: row['systemid'], timeline: Number(row['timeline']), flushLsn: parseLsn(row['xlogpos']) }
+  }
+
+  /**
+   * Holds this login against an earlier one: a load balancer may have led it elsewhere. A standby has its primary's system id.
+   *
+   * @throws {ServerMismatchError} @throws {StandbyRefusedError}
+   */
+  async requirePrimary(systemId: string, during: string): Promise<SystemIdentity> {
+    const { host, port } = this.target
+    const identity = await this.identifySystem()
+    if (identity.systemId !== systemId) {
+      const expected = `system ${systemId}`
+      throw new ServerMismatchError({ host, port, during, expected, found: `system ${identity.systemId}` })
+    }
+    if ((await this.show('in_hot_standby')) === 'on') throw new StandbyRefusedError({ host, port })
+    return identity
   }
 
   /** The value of a setting as SHOW prints it. */

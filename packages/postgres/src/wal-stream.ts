@@ -9,6 +9,8 @@ import { readTimelineHistory, type TimelineHistoryFile } from './timeline-histor
 import { decodeWalMessage, encodeStandbyStatus } from './wal-messages.ts'
 
 export interface WalStreamOptions {
+  /** Of the server that was checked before: a login that reaches another one, or a standby of it, is refused. */
+  readonly systemId?: string | undefined
   /** Silence allowed; walsenders send a keepalive every wal_sender_timeout / 2. 60 s. */
   readonly idleTimeoutMs?: number | undefined
   /** How long finishAt waits without any new WAL before it gives up. 30 s. */

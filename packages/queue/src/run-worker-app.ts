@@ -3,6 +3,7 @@ import { loadConfig } from '@tidemark/config'
 import type { Config } from '@tidemark/config'
 import { queueName } from '@tidemark/contracts'
 import type { JobOf, OperationKind, ResultOf } from '@tidemark/contracts'
+import type { Metrics } from '@tidemark/observability'
 import { createJobMetrics, createMetrics, runApp, startHealthServer } from '@tidemark/observability'
 import { OperationQueue } from './operation-queue.ts'
 import { connectRedis } from './redis.ts'
@@ -22,6 +23,8 @@ export interface WorkerApp<K extends OperationKind> {
   readonly kind: K
   /** Throws an OperationalError when this configuration cannot work; called once, before any job is taken. */
   readonly check: (config: Config) => void
+  /** Makes metrics of the app's own, once, before any job is taken. */
+  readonly measure?: (metrics: Metrics, config: Config) => void
   readonly process: (job: JobOf[K], context: WorkerAppContext) => Promise<ResultOf[K]>
 }
 
@@ -39,6 +42,7 @@ export async function runWorkerApp<K extends OperationKind>(app: WorkerApp<K>): 
 
     const queues = [queueName(app.kind), queueName(app.kind, host)]
     const metrics = createMetrics()
+    app.measure?.(metrics, config)
     const jobMetrics = createJobMetrics(metrics, queues)
     const producing = stack.use(connectRedis(config.redis, 'producer', logger))
     const queue = stack.use(new OperationQueue({ connection: producing, logger }))

@@ -2,7 +2,7 @@ import type { ServerFacts } from '@tidemark/postgres'
 import type { RecordedServer } from '@tidemark/repository'
 
 /** What the commit record says of the server: enough to choose a restore host, and nothing that a bucket's reader should not see. */
-export function recordedServer(facts: ServerFacts, tablespaceOids: ReadonlySet<string>): RecordedServer {
+export function recordedServer(facts: ServerFacts, tablespaceOids: readonly string[]): RecordedServer {
   const { restoreMinima } = facts
   return {
     versionNum: facts.versionNum,

@@ -21,8 +21,10 @@ import {
   type BaseBackupSink,
   type BaseBackupStart,
   type ConnectionTarget,
+  type BackupTablespace,
   type ServerFacts,
-  type SqlConnection,
+  ServerMismatchError,
+  TablespaceWatch,
   type WalStream,
   connect,
   openWalStream,
@@ -37,9 +39,10 @@ import {
   type SealingSettings,
 } from '@tidemark/repository'
 import { ClusterBusyError } from '../errors.ts'
+import { type BackupHooks, withHooks } from './backup-hooks.ts'
 import { findCommitted } from './find-committed.ts'
 import { recordedServer } from './recorded-server.ts'
-import { sourceFacts } from './source-facts.ts'
+import { outsideTablespaces, sourceFacts } from './source-facts.ts'
 
 export interface BackupRequest {
   readonly cluster: string
@@ -51,6 +54,7 @@ export interface BackupRequest {
   readonly maxRateKiB: number | undefined
   readonly label: string | undefined
   readonly sealing: SealingSettings
+  readonly hooks?: BackupHooks | undefined
 }
 
 export interface BackupDeps {
@@ -68,7 +72,7 @@ const LOCK_SPACE = 0x7469_6465
 const LOCK_BASE_BACKUP = 1
 
 /**
- * @throws {PreflightFailedError} with every failing check. @throws {ClusterBusyError} @throws {ConnectionLostError} and others of the postgres package.
+ * @throws {PreflightFailedError} with every failing check. @throws {ClusterBusyError} @throws {HookFailedError} @throws {ServerMismatchError} @throws {ConnectionLostError} and others of the postgres package.
  * @throws {RequiredRepositoryError} @throws {FolderMismatchError} @throws {LeaseLostError} @throws {WalSegmentConflictError}
  */
 export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): Promise<Committed> {
@@ -83,25 +87,38 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
   const facts = await preflight(target, { needWal: true }, deps.signal)
   for (const { check, message } of facts.warnings) logger.warn({ cluster, check, reason: message }, 'preflight warning')
   await using lock = await connect(target, deps.signal)
-  const [row] = await lock.query<{ locked: boolean }>('SELECT pg_try_advisory_lock($1, $2) AS locked', [
-    LOCK_SPACE,
-    LOCK_BASE_BACKUP,
-  ])
+  const [row] = await lock.query<{ locked: boolean; system_id: string }>(
+    'SELECT pg_try_advisory_lock($1, $2) AS locked, system_identifier::text AS system_id FROM pg_control_system()',
+    [LOCK_SPACE, LOCK_BASE_BACKUP],
+  )
+  if (row?.system_id !== facts.systemId) throw mismatch(target, facts.systemId, row?.system_id)
   if (row?.locked !== true) throw new ClusterBusyError(cluster)
   // Another worker with the same operation may have committed, and let the lock go, since the first look.
   const meanwhile = await findCommitted(deps.set, request, deps.signal)
   if (meanwhile !== undefined) return meanwhile
+  return await withHooks(request.hooks, request, deps, (onBackupId) => copyAndCommit(request, deps, facts, onBackupId))
+}
+
+async function copyAndCommit(
+  request: BackupRequest,
+  deps: BackupDeps,
+  facts: ServerFacts,
+  onBackupId: (backupId: string) => void,
+): Promise<Committed> {
+  const { cluster, target, operationId } = request
+  const { logger } = deps
 
   // One signal for everything that runs beside the copy: whichever part breaks stops the others, with its own error.
   const stop = new AbortController()
   const signal = AbortSignal.any([deps.signal, stop.signal])
-  await using wal = await openWalStream(target, signal)
+  await using wal = await openWalStream(target, signal, { systemId: facts.systemId })
   await using writer = await BackupWriter.begin(
     deps.set,
     deps.keys,
     { cluster, systemId: facts.systemId, operationId, sealing: request.sealing, writerVersion: deps.writerVersion },
     { clock: deps.clock, logger, signal },
   )
+  onBackupId(writer.backupId)
   logger.info({ cluster, operationId, backupId: writer.backupId, systemId: facts.systemId }, 'base backup begun')
   // Settles only once the stream was started: nobody waits for it.
   void wal.finished.catch((error: unknown) => stop.abort(error))
@@ -111,6 +128,7 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
       target,
       {
         label: request.label ?? `tidemark ${writer.backupId}`,
+        systemId: facts.systemId,
         checkpoint: request.checkpoint,
         maxRateKiB: request.maxRateKiB,
       },
@@ -132,6 +150,7 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
       bytesTotal: sink.bytesDone,
       bytesStored: writer.storedBytes,
     })
+    const source = await sourceFacts(target, facts, { ...end, ...sink.seen }, { logger, signal })
     const damaged = end.kind === 'damaged'
     const committed = await writer.commit({
       timeline: end.timeline,
@@ -141,9 +160,9 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
       damage: damaged
         ? [end.checksumFailure, ...end.notices].flatMap((notice) => (notice === undefined ? [] : [notice.message]))
         : [],
-      server: recordedServer(facts, await tablespacesOf(lock, facts, sink)),
-      source: sourceFacts(facts, target),
-      skipped: 0,
+      server: recordedServer(facts, outsideTablespaces(source.tablespaces)),
+      source,
+      skipped: end.skippedCount,
       stoppedAt,
     })
     logger.info(
@@ -156,6 +175,13 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
       },
       'base backup committed',
     )
+    if (damaged) {
+      const { damage } = committed.record
+      logger.error(
+        { event: 'backup-damaged', cluster, operationId, backupId: writer.backupId, damage: damage.slice(0, 100) },
+        'the server has pages with wrong checksums: this backup is no restorable point',
+      )
+    }
     return committed
   } catch (error) {
     // What broke first is the reason; the rest is its consequence.
@@ -166,19 +192,9 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
   }
 }
 
-/**
- * Every tablespace that this backup has, or whose making its WAL replays: those before it, those the server sent, and those there are after it.
- * Replay of CREATE TABLESPACE on the source's own host would adopt the live directory, so a restore must know of each.
- */
-async function tablespacesOf(connection: SqlConnection, facts: ServerFacts, sink: BackupSink): Promise<Set<string>> {
-  const after = await connection.query<{ oid: string }>(
-    "SELECT oid::text FROM pg_tablespace WHERE spcname NOT IN ('pg_default', 'pg_global')",
-  )
-  return new Set([
-    ...facts.tablespaces.map(({ oid }) => String(oid)),
-    ...sink.tablespaceOids,
-    ...after.map(({ oid }) => oid),
-  ])
+function mismatch({ host, port }: ConnectionTarget, expected: string, found = 'none'): ServerMismatchError {
+  const during = "the backup's lock"
+  return new ServerMismatchError({ host, port, during, expected: `system ${expected}`, found: `system ${found}` })
 }
 
 /** Hands what the server sends to the writer, and starts the WAL stream once the start LSN is known. */
@@ -188,8 +204,9 @@ class BackupSink implements BaseBackupSink {
   readonly #facts: ServerFacts
   readonly #report: ReportProgress
   #manifestOpen = false
+  #tablespaces: readonly BackupTablespace[] = []
+  #watch: TablespaceWatch | undefined
   bytesDone = 0
-  tablespaceOids: readonly string[] = []
 
   constructor(writer: BackupWriter, wal: WalStream, facts: ServerFacts, report: ReportProgress) {
     this.#writer = writer
@@ -198,19 +215,30 @@ class BackupSink implements BaseBackupSink {
     this.#report = report
   }
 
+  /** Tablespaces as the copy and its WAL tell of them. */
+  get seen(): { tablespaces: readonly BackupTablespace[]; wal: TablespaceWatch } {
+    if (this.#watch === undefined) throw new RangeError('the copy has not begun')
+    return { tablespaces: this.#tablespaces, wal: this.#watch }
+  }
+
   async onStart({ startLsn, timeline, tablespaces }: BaseBackupStart): Promise<void> {
-    this.tablespaceOids = tablespaces.map(({ oid }) => String(oid))
+    this.#tablespaces = tablespaces
     const { walSegmentBytes } = this.#facts
+    const fromSegment = segmentNumber(startLsn, walSegmentBytes)
+    const watch = new TablespaceWatch({ walSegmentBytes, fromSegment, timeline })
+    this.#watch = watch
     this.#writer.setStart(startLsn)
     if (timeline > 1) {
       const history = await this.#wal.timelineHistory(timeline)
       await this.#writer.addTimelineHistory(timeline, history.bytes)
     }
     await this.#wal.start({
-      fromLsn: segmentStart(segmentNumber(startLsn, walSegmentBytes), walSegmentBytes),
+      fromLsn: segmentStart(fromSegment, walSegmentBytes),
       timeline,
-      onSegment: ({ segment, bytes }) =>
-        this.#writer.addWalSegment({ timeline, segment, segmentBytes: walSegmentBytes }, bytes),
+      onSegment: ({ segment, bytes }) => {
+        watch.push(bytes)
+        return this.#writer.addWalSegment({ timeline, segment, segmentBytes: walSegmentBytes }, bytes)
+      },
     })
   }
 

@@ -24,23 +24,26 @@ export async function backupCluster(
   await using opened = await openConfiguredSet(repositoryNames(config, cluster, options.repositories), 'write', deps)
   const keys = await opened.openKeys()
   const target = await findPrimary(config, cluster, signal)
-  const { threads, uploads, packBytes, compressionLevel } = config.backup
+  const own = config.clusters[cluster]
+  if (own === undefined) throw new RangeError('a cluster that was there a moment ago')
+  const { threads, uploads, packBytes } = config.backup
   const committed = await takeBaseBackup(
     {
       cluster,
       target,
       operationId: request.operationId,
       requestedAt: request.requestedAt,
-      checkpoint: options.checkpoint ?? config.backup.checkpoint,
-      maxRateKiB: options.maxRateKiB,
+      checkpoint: options.checkpoint ?? own.backup.checkpoint,
+      maxRateKiB: options.maxRateKiB ?? own.backup.maxRateKiB,
       label: options.label,
       sealing: {
         suite: config.encryption.suite,
         threads,
         uploads,
         packBytes,
-        compressionLevel: options.compressionLevel ?? compressionLevel,
+        compressionLevel: options.compressionLevel ?? own.backup.compressionLevel,
       },
+      hooks: own.hooks,
     },
     { set: opened.set, keys, clock, logger, signal, progress, writerVersion: WRITER_VERSION },
   )

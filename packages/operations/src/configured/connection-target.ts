@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import type { Config } from '@tidemark/config'
+import { type Config, ConfigInvalidError } from '@tidemark/config'
 import { OperationalError, type Redacted } from '@tidemark/kernel'
 import { type ConnectionTarget, StandbyRefusedError, connect } from '@tidemark/postgres'
 import { UnknownNameError } from '../errors.ts'
@@ -7,12 +7,12 @@ import { UnknownNameError } from '../errors.ts'
 /**
  * The primary among a cluster's nodes.
  *
- * @throws {UnknownNameError} @throws {StandbyRefusedError} every node that answers is a standby; else the first node's error.
+ * @throws {UnknownNameError} @throws {ConfigInvalidError} its caFile cannot be read. @throws {StandbyRefusedError} every node that answers is a standby; else the first node's error.
  */
 export async function findPrimary(config: Config, cluster: string, signal: AbortSignal): Promise<ConnectionTarget> {
   const configured = config.clusters[cluster]
   if (configured === undefined) throw new UnknownNameError('cluster', cluster, Object.keys(config.clusters))
-  const ssl = await tlsOf(configured.ssl, configured.caFile)
+  const ssl = await tlsOf(configured.ssl, configured.caFile, { path: config.path, cluster })
   const { user, database } = configured
   const password: { password?: Redacted<string> } =
     configured.password === undefined ? {} : { password: configured.password }
@@ -45,10 +45,24 @@ export async function findPrimary(config: Config, cluster: string, signal: Abort
 async function tlsOf(
   mode: 'disable' | 'require' | 'verify-full',
   caFile: string | undefined,
+  at: { readonly path: string; readonly cluster: string },
 ): Promise<ConnectionTarget['ssl']> {
   if (mode === 'disable') return false
-  const ca = caFile === undefined ? {} : { ca: await readFile(caFile) }
+  const ca = caFile === undefined ? {} : { ca: await readCa(caFile, at) }
   return mode === 'verify-full'
     ? { ...ca, rejectUnauthorized: true }
     : { ...ca, rejectUnauthorized: caFile !== undefined }
+}
+
+async function readCa(
+  file: string,
+  { path, cluster }: { readonly path: string; readonly cluster: string },
+): Promise<Buffer> {
+  try {
+    return await readFile(file)
+  } catch (error) {
+    const reason = (error as NodeJS.ErrnoException).code ?? 'unknown error'
+    const place = `clusters.${cluster}.caFile`
+    throw new ConfigInvalidError(path, [{ place, problem: `the file cannot be read (${reason})` }])
+  }
 }
