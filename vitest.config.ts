@@ -36,6 +36,14 @@ export default defineConfig({
       },
       {
         test: {
+          name: 'matrix',
+          include: ['tests/matrix/**/*.test.ts'],
+          fileParallelism: false,
+          ...slow,
+        },
+      },
+      {
+        test: {
           name: 'e2e',
           include: ['tests/e2e/**/*.{test,spec}.ts'],
           fileParallelism: false,

@@ -34,30 +34,78 @@ export async function fillSampleCluster(server: TestPostgres, scale: number): Pr
   `)
 }
 
-const NOT_COMPARED = new Set(['scratch'])
+/** Unlogged, and what the matrix test's load writes while it runs. */
+const NOT_COMPARED = new Set(['scratch', 'ledger'])
 
-/** Per table the row count and a digest of all rows regardless of order, and the same of sequences, large objects and the catalog's own view of itself. */
-export async function fingerprint(server: TestPostgres): Promise<Record<string, string>> {
-  const tables = await server.query<{ name: string; quoted: string }>(`
+/**
+ * Of one database: per table the row count and a digest of all rows regardless of order, the same of sequences and large objects, and of what the catalog says of
+ * relations, columns, constraints, indexes, functions, extensions and rights.
+ */
+export async function fingerprint(server: TestPostgres, database?: string): Promise<Record<string, string>> {
+  const tables = await server.query<{ name: string; quoted: string }>(
+    `
     SELECT c.relname AS name, format('%I.%I', n.nspname, c.relname) AS quoted
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-    WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 2`)
+    WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema') ORDER BY 2`,
+    database,
+  )
   const result: Record<string, string> = {}
   for (const { name, quoted } of tables) {
     if (NOT_COMPARED.has(name)) continue
     const [row] = await server.query<{ digest: string }>(
       `SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5(t::text), 1, 15))::bit(60)::bigint::numeric), 0) AS digest FROM ${quoted} t`,
+      database,
     )
     result[quoted] = row?.digest ?? ''
   }
-  const [rest] = await server.query<{ sequences: string; objects: string; catalog: string }>(`
-    SELECT (SELECT string_agg(schemaname || '.' || sequencename || '=' || coalesce(last_value::text, '-'), ',' ORDER BY 1) FROM pg_sequences) AS sequences,
+  const [rest] = await server.query<{ sequences: string; objects: string; catalog: string }>(
+    `SELECT (SELECT string_agg(schemaname || '.' || sequencename || '=' || coalesce(last_value::text, '-'), ',' ORDER BY 1) FROM pg_sequences) AS sequences,
            (SELECT string_agg(md5(lo_get(oid)), ',' ORDER BY oid) FROM pg_largeobject_metadata) AS objects,
-           (SELECT md5(string_agg(pg_describe_object('pg_class'::regclass, oid, 0) || relkind::text || relnatts::text, ',' ORDER BY oid)) FROM pg_class WHERE oid >= 16384 AND relkind <> 't') AS catalog`)
+           (SELECT md5(string_agg(line, E'\\n' ORDER BY line)) FROM (
+              SELECT concat_ws(' ', 'class', c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relnatts, c.relacl, c.reltablespace) AS line
+                FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid >= 16384
+              UNION ALL SELECT concat_ws(' ', 'column', attrelid, attnum, attname, atttypid, atttypmod, attnotnull, attcollation) FROM pg_attribute WHERE attrelid >= 16384 AND attnum > 0
+              UNION ALL SELECT concat_ws(' ', 'constraint', conrelid, conname, pg_get_constraintdef(oid)) FROM pg_constraint WHERE oid >= 16384
+              UNION ALL SELECT concat_ws(' ', 'index', pg_get_indexdef(indexrelid), indisvalid) FROM pg_index WHERE indexrelid >= 16384
+              UNION ALL SELECT concat_ws(' ', 'function', oid, proname, md5(prosrc), proacl) FROM pg_proc WHERE oid >= 16384
+              UNION ALL SELECT concat_ws(' ', 'extension', extname, extversion) FROM pg_extension
+              UNION ALL SELECT concat_ws(' ', 'role', rolname, rolsuper, rolreplication, rolcanlogin) FROM pg_roles
+              UNION ALL SELECT concat_ws(' ', 'setting', setdatabase, setrole, setconfig) FROM pg_db_role_setting
+              UNION ALL SELECT concat_ws(' ', 'tablespace', oid, spcname) FROM pg_tablespace
+            ) lines) AS catalog`,
+    database,
+  )
   return {
     ...result,
     sequences: rest?.sequences ?? '',
     largeObjects: rest?.objects ?? '',
     catalog: rest?.catalog ?? '',
   }
+}
+
+/** Every database's fingerprint, and what the databases themselves are. */
+export async function clusterFingerprint(server: TestPostgres): Promise<Record<string, Record<string, string>>> {
+  const databases = await server.query<{ name: string; what: string }>(`
+    SELECT datname AS name, concat_ws(' ', oid, pg_encoding_to_char(encoding), datcollate, datctype, datacl, dattablespace) AS what
+    FROM pg_database WHERE datallowconn ORDER BY 1`)
+  const result: Record<string, Record<string, string>> = {}
+  for (const { name, what } of databases) result[name] = { ...(await fingerprint(server, name)), database: what }
+  return result
+}
+
+/** Holds every B-tree of every database against its table (amcheck). @throws where one does not hold; @returns how many there are. */
+export async function checkIndexes(server: TestPostgres): Promise<number> {
+  let checked = 0
+  for (const { name } of await server.query<{ name: string }>(
+    'SELECT datname AS name FROM pg_database WHERE datallowconn',
+  )) {
+    await server.query('CREATE EXTENSION IF NOT EXISTS amcheck', name)
+    const [row] = await server.query<{ indexes: number }>(
+      `SELECT count(bt_index_check(c.oid, i.indisunique)::text)::int AS indexes FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+       WHERE c.relam = (SELECT oid FROM pg_am WHERE amname = 'btree') AND i.indisvalid AND c.relpersistence = 'p'`,
+      name,
+    )
+    checked += row?.indexes ?? 0
+  }
+  return checked
 }
