@@ -4,6 +4,7 @@ import { judgeReading, judgeVersion } from './preflight-checks.ts'
 import type { ServerReading } from './read-server.ts'
 
 const good = {
+  server_version_num: '150018',
   wal_level: 'replica',
   max_wal_senders: '10',
   max_replication_slots: '10',
@@ -75,4 +76,18 @@ test('PostgreSQL 15 to 18 are supported', () => {
     'version',
     'version',
   ])
+})
+
+test('tablespaces inside the data directory are refused where the server would leave their files out', () => {
+  const tablespaces = [{ oid: 16400, name: 'inside', location: 'pg_tblspc/16400' }]
+  const need = { needWal: true, clockSkewMs: 0 }
+  const of = (version: string) =>
+    judgeReading(reading({ server_version_num: version }, { tablespaces }), need).map(({ check, level }) => [
+      check,
+      level,
+    ])
+  expect(of('150018')).toEqual([['in-place-tablespace', 'failure']])
+  expect(of('160004')).toEqual([])
+  const outside = [{ oid: 16400, name: 'outside', location: '/srv/space' }]
+  expect(judgeReading(reading({ server_version_num: '150018' }, { tablespaces: outside }), need)).toEqual([])
 })

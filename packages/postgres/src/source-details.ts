@@ -7,6 +7,7 @@
 import { OperationalError } from '@tidemark/kernel'
 import { connect, type SqlConnection } from './connection.ts'
 import type { ConnectionTarget } from './connection-target.ts'
+import { AuthenticationFailedError } from './errors.ts'
 import { readDatabases } from './read-server.ts'
 import type { DatabaseFacts, ServerFacts, TablespaceFacts } from './server-facts.ts'
 
@@ -89,7 +90,7 @@ class Reader {
       return await sql.query<Row>(query, values)
     } catch (error) {
       if (!(error instanceof OperationalError) || error.code !== 'PG_ERROR') throw error
-      this.unread.push({ what, reason: String(error.facts['serverMessage'] ?? error.message) })
+      this.unread.push({ what, reason: error.message })
       return []
     }
   }
@@ -183,6 +184,10 @@ class Reader {
     const bytes = new Map(sizes.map((row) => [row.oid, row.bytes]))
     return databases.map((database) => {
       const size = bytes.get(database.oid)
+      if (size === null) {
+        const reason = 'the role has neither CONNECT there nor pg_read_all_stats'
+        this.unread.push({ what: `size of database ${database.name}`, reason })
+      }
       return { ...database, bytes: size ? Number(size) : null }
     })
   }
@@ -207,9 +212,12 @@ class Reader {
         const rows = await this.rows<{ name: string; version: string }>(what, query, [], sql)
         extensions.push(...rows.map((row) => ({ database, ...row })))
       } catch (error) {
-        // pg_hba.conf may let the role into one database only, or this one was dropped since.
         if (signal.aborted || !(error instanceof OperationalError)) throw error
         this.unread.push({ what, reason: error.message })
+        // pg_hba.conf may let the role into one database only, or this one was dropped since. A server that does not answer is asked no more.
+        if (error instanceof AuthenticationFailedError) continue
+        this.unread.push({ what: 'extensions of the databases after it', reason: 'not asked any more' })
+        break
       }
     }
     return extensions

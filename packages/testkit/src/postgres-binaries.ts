@@ -9,6 +9,7 @@
 import { cpSync, existsSync, readFileSync, readdirSync, statSync, symlinkSync } from 'node:fs'
 import { basename, delimiter, dirname, extname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { runTool } from './run-tool.ts'
 import { TemporaryFolder } from './temporary-folder.ts'
 
 const DEBIAN_ROOT = '/usr/lib/postgresql'
@@ -27,7 +28,7 @@ export function testedPostgresVersions(otherwise: readonly number[] = SUPPORTED)
 /**
  * The folder with the server binaries of a major version.
  *
- * Order: Debian's folder of that version, the npm package; without a version env TIDEMARK_TEST_PG_BIN, the first version of env
+ * Order: Debian's folder of that version, what else is installed if it is of that version, the npm package; without a version env TIDEMARK_TEST_PG_BIN, the first version of env
  * TIDEMARK_TEST_PG, `findPostgresBin()`.
  */
 export async function postgresBin(version?: number): Promise<string> {
@@ -37,20 +38,31 @@ export async function postgresBin(version?: number): Promise<string> {
   if (wanted === undefined) return findPostgresBin()
   const debian = join(DEBIAN_ROOT, String(wanted), 'bin')
   if (existsSync(join(debian, 'initdb'))) return debian
+  const installed = installedBin()
+  if (installed !== undefined && (await majorVersion(installed)) === wanted) return installed
   return await (unpacked.get(wanted) ?? unpack(wanted))
+}
+
+async function majorVersion(bin: string): Promise<number> {
+  const { stdout } = await runTool(join(bin, 'postgres'), ['--version'])
+  return Number(/ (\d+)/.exec(stdout)?.[1])
 }
 
 /** Binaries that are installed on this machine, client tools included: env TIDEMARK_TEST_PG_BIN, Debian's 15, else the newest there, PATH. */
 export function findPostgresBin(): string {
+  const found = installedBin()
+  if (found === undefined) throw new Error('no PostgreSQL server binaries found: apt-get install postgresql-15')
+  return found
+}
+
+function installedBin(): string | undefined {
   const installed = existsSync(DEBIAN_ROOT) ? readdirSync(DEBIAN_ROOT).toSorted((a, b) => Number(b) - Number(a)) : []
   const candidates = [
     process.env['TIDEMARK_TEST_PG_BIN'] ?? '',
     ...['15', ...installed].map((name) => join(DEBIAN_ROOT, name, 'bin')),
     ...(process.env['PATH'] ?? '').split(delimiter),
   ]
-  const found = candidates.find((folder) => folder !== '' && existsSync(join(folder, 'initdb')))
-  if (found === undefined) throw new Error('no PostgreSQL server binaries found: apt-get install postgresql-15')
-  return found
+  return candidates.find((folder) => folder !== '' && existsSync(join(folder, 'initdb')))
 }
 
 /** One copy per version and process; the folder goes when the process ends, however it ends. */

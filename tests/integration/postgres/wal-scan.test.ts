@@ -40,7 +40,7 @@ describe.each(testedPostgresVersions())('PostgreSQL %i', (version) => {
     const all = NAMES.map((_, manager) => manager)
 
     // From every place the scan may begin at, most of them inside of a record.
-    for (const skipped of [0, ...Array.from({ length: 5 }, () => source.integer(0, segments.length - 2))]) {
+    for (const skipped of [0, ...Array.from({ length: 3 }, () => source.integer(0, segments.length - 2))]) {
       const found = scan(segments, skipped, all).records.map(lineOf)
       const start = segments[skipped]?.start ?? 0n
       const expected = truth.filter(({ lsn }) => lsn >= start).map(({ line }) => line)
@@ -60,7 +60,7 @@ describe.each(testedPostgresVersions())('PostgreSQL %i', (version) => {
     expect(oids.slice(3)).toEqual([oids[2], oids[1]])
 
     const byLsn = new Map(scan(segments, 0, all).records.map((record) => [record.lsn, record]))
-    for (let round = 0; round < 40; round += 1) {
+    for (let round = 0; round < 10; round += 1) {
       const index = source.integer(0, segments.length - 1)
       const damaged = segments.map((segment, at) => (at === index ? flipOne(segment, source) : segment))
       const { records, ended } = scan(damaged, 0, round % 2 === 0 ? all : [RM_TBLSPC_ID])
@@ -69,7 +69,8 @@ describe.each(testedPostgresVersions())('PostgreSQL %i', (version) => {
         return real === undefined || lineOf(real) !== lineOf(record) || !real.data.equals(record.data)
       })
       expect(madeUp).toEqual([])
-      if (round % 2 === 0 && records.length < byLsn.size) expect(ended).toBeDefined()
+      // Where something is missing of all records, the scan says where it stopped.
+      expect(round % 2 === 1 || records.length === byLsn.size || ended !== undefined).toBe(true)
     }
   })
 })
@@ -77,8 +78,8 @@ describe.each(testedPostgresVersions())('PostgreSQL %i', (version) => {
 /** Tablespaces made and dropped among records of all sizes, some longer than a page, some than half a segment. */
 async function makeWal(server: TestPostgres, source: ReturnType<typeof random>, locations: string[]): Promise<void> {
   const noise = async (): Promise<void> => {
-    for (let round = 0; round < 8; round += 1) {
-      const bytes = source.pick([source.integer(1, 60), source.integer(7_000, 9_000), source.integer(10_000, 900_000)])
+    for (let round = 0; round < 5; round += 1) {
+      const bytes = source.pick([source.integer(1, 60), source.integer(7_000, 9_000), source.integer(10_000, 600_000)])
       await server.query(`SELECT pg_logical_emit_message(false, 'noise', repeat('x', ${bytes}))`)
       await server.query(
         `INSERT INTO rows SELECT g, repeat('y', g % 300) FROM generate_series(1, ${source.integer(1, 2_000)}) g`,

@@ -57,11 +57,6 @@ test('hooks are told about the backup, and nothing of the worker; arguments are 
   vi.unstubAllEnvs()
 
   expect(result).toBe(committed)
-  const names = async (file: string) =>
-    (await readFile(file, 'utf8'))
-      .split('\n')
-      .filter((line) => line !== '' && !/^(?:PWD|OLDPWD|SHLVL|_)=/.test(line))
-      .toSorted()
   expect(await names(before)).toEqual([
     'LANG=C.UTF-8',
     expect.stringMatching(/^PATH=/),
@@ -79,7 +74,7 @@ test.each([
   ['exits with an error', 'exit 3', /exit code 3/],
   ['dies of a signal', 'kill -ABRT $$', /SIGABRT/],
 ])('a hook before the backup that %s: no backup is begun', async (_, script, said) => {
-  const work = vi.fn(async () => committed)
+  const work = vi.fn<() => Promise<typeof committed>>()
   const running = withHooks({ before: await hook(script) }, facts, deps(), work)
   await expect(running).rejects.toThrow(HookFailedError)
   await expect(running).rejects.toThrow(said)
@@ -144,6 +139,14 @@ test('what a hook prints is bounded', async () => {
   expect(String(line?.facts['output']).length).toBe(8192)
   expect(Number(line?.facts['outputBytes'])).toBeGreaterThan(8192)
 })
+
+/** The environment that a hook wrote down, without what its shell adds. */
+async function names(file: string): Promise<string[]> {
+  return (await readFile(file, 'utf8'))
+    .split('\n')
+    .filter((line) => line !== '' && !/^(?:PWD|OLDPWD|SHLVL|_)=/.test(line))
+    .toSorted()
+}
 
 function runs(pid: string): boolean {
   try {

@@ -34,6 +34,7 @@ const MAX_OUTPUT_BYTES = 8_192
 /** A worker that is being stopped has little time left. */
 const HURRIED_MS = 5_000
 const TERM_GRACE_MS = 2_000
+const DRAIN_MS = 500
 
 /**
  * Runs `work` between the hooks. `work` is handed a function that takes the backup's id as soon as there is one.
@@ -118,6 +119,7 @@ async function run(
       resolve(code === 0 ? undefined : by === null ? `exit code ${code}` : `ended by ${by}`)
     })
   })
+  const drained = new Promise<void>((resolve) => void child.once('close', () => resolve()))
   const over = new AbortController()
   const stop = AbortSignal.any([signal, over.signal])
   const late = clock.sleep(timeoutMs, stop).then(
@@ -133,6 +135,8 @@ async function run(
     await ended
     problem ??= 'it was stopped'
   }
+  // What it printed last may still be in the pipe.
+  await Promise.race([drained, clock.sleep(DRAIN_MS, over.signal).catch(() => {})])
   over.abort()
   child.stdout.destroy()
   child.stderr.destroy()

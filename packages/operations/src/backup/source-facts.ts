@@ -38,7 +38,9 @@ export async function sourceFacts(
     return unanswered(facts, error)
   })
   const unread = [...details.unread, ...walUnread(copy)]
-  for (const { what, reason } of unread) deps.logger.warn({ what, reason }, 'not captured with the backup')
+  if (unread.length > 0) {
+    deps.logger.warn({ parts: unread.length, unread: unread.slice(0, 20) }, 'not captured with the backup')
+  }
   return {
     role: target.user,
     dataDirectory: facts.paths.dataDirectory ?? null,

@@ -92,7 +92,7 @@ export async function takeBaseBackup(request: BackupRequest, deps: BackupDeps): 
     [LOCK_SPACE, LOCK_BASE_BACKUP],
   )
   if (row?.system_id !== facts.systemId) throw mismatch(target, facts.systemId, row?.system_id)
-  if (row?.locked !== true) throw new ClusterBusyError(cluster)
+  if (!row.locked) throw new ClusterBusyError(cluster)
   // Another worker with the same operation may have committed, and let the lock go, since the first look.
   const meanwhile = await findCommitted(deps.set, request, deps.signal)
   if (meanwhile !== undefined) return meanwhile
