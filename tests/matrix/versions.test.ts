@@ -205,7 +205,6 @@ async function backUp(
   gate: Gate,
   { during }: { during: () => Promise<void> },
 ): Promise<Taken> {
-  let copying = false
   gate.close()
   const [row] = await server.query<{ n: number }>('SELECT count(*)::int AS n FROM ledger')
   const running = takeBaseBackup(
@@ -224,13 +223,10 @@ async function backUp(
       ...depsOf(places),
       keys: places.keys,
       writerVersion: 'test',
-      progress: ({ phase, bytesDone }) => {
-        copying ||= phase === 'copy' && bytesDone > 0
-      },
     },
   )
   // A backup that fails early is to fail the test by its own error.
-  await Promise.race([until(() => copying, { what: 'the copy to begin', everyMs: 5 }), running])
+  await Promise.race([until(() => gate.reached, { what: 'the copy to reach the gate', everyMs: 5 }), running])
   await during()
   const [after] = await server.query<{ lsn: string }>('SELECT pg_current_wal_insert_lsn()::text AS lsn')
   gate.open()
@@ -252,8 +248,11 @@ async function backUp(
 class Gate {
   #opened = Promise.resolve()
   open = (): void => {}
+  /** The copy has sent something since the gate was closed. */
+  reached = false
 
   close(): void {
+    this.reached = false
     this.#opened = new Promise((resolve) => (this.open = resolve))
   }
 
@@ -263,7 +262,10 @@ class Gate {
       get: (_, key) => {
         if (key === 'put') {
           return async (...args: Parameters<typeof store.put>) => {
-            if (args[0].includes('/pack-')) await this.#opened
+            if (args[0].includes('/pack-')) {
+              this.reached = true
+              await this.#opened
+            }
             return await store.put(...args)
           }
         }
