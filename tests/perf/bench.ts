@@ -1,232 +1,133 @@
 /**
- * `npm run bench`: a backup and a restore beside `pg_basebackup -Z client-zstd:1` and `tar`, in turn, in one run.
+ * `npm run bench`: Tidemark beside pg_basebackup, pgBackRest and Barman, on one server, in one run.
  *
- * Absolute figures depend on the machine and what else it does; the ratios of neighbouring runs are what counts. Both sides make their
- * results durable; ours also encrypts, authenticates and writes the WAL of the backup's duration as objects.
- * TIDEMARK_BENCH_SCALE (30: about 1 GB), TIDEMARK_BENCH_RUNS (3). Writes .reports/bench.json.
+ * Absolute figures depend on the machine and what else it does; ours and the peer's run one right after the other, and the ratios of these
+ * neighbours are what counts. All make their results durable. docs/measurements.md says what each side does and leaves out.
+ * TIDEMARK_BENCH_SCALE (30: about 1 GB; 100: about 3 GB), TIDEMARK_BENCH_RUNS (3). Writes .reports/bench.json, bench.md and the profiles.
  */
-import { execFile } from 'node:child_process'
-import { chown, mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
+import { chown, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { availableParallelism, cpus } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { promisify } from 'node:util'
 import { formatBytes } from '@tidemark/kernel'
 import { TemporaryFolder, startPostgres, startS3 } from '@tidemark/testkit'
 import { fillSampleCluster } from '../support/sample-cluster.ts'
+import { openBarman } from './contestants/barman.ts'
+import type { Arena, Contestant } from './contestants/contestant.ts'
+import { openPgBackRest } from './contestants/pgbackrest.ts'
+import { openPgBasebackup } from './contestants/pg-basebackup.ts'
+import { openTidemark } from './contestants/tidemark.ts'
+import { type Figures, Meter } from './meter.ts'
+import { type Pair, renderReport } from './report.ts'
+import { profileStages } from './stage-profile.ts'
 
-const run = promisify(execFile)
-const root = dirname(dirname(dirname(fileURLToPath(import.meta.url))))
 const scale = Number(process.env['TIDEMARK_BENCH_SCALE'] ?? 30)
 const runs = Number(process.env['TIDEMARK_BENCH_RUNS'] ?? 3)
-/** Runs a command and tells what the kernel says of it; ru_maxrss is that of the largest process. */
-const METER = `
-import json, resource, subprocess, sys, time
-started = time.monotonic()
-code = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL)
-wall = time.monotonic() - started
-usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps({"wall": wall, "cpu": usage.ru_utime + usage.ru_stime, "rss": usage.ru_maxrss * 1024}))
-sys.exit(code)
-`
-
-interface Figures {
-  readonly wall: number
-  readonly cpu: number
-  readonly rss: number
-}
-
-async function measure(command: string, args: readonly string[], env: NodeJS.ProcessEnv): Promise<Figures> {
-  const { stdout } = await run('python3', ['-c', METER, command, ...args], { env, maxBuffer: 1 << 24 })
-  return JSON.parse(stdout) as Figures
-}
-
-async function bytesBelow(folder: string): Promise<number> {
-  const names = await readdir(folder, { recursive: true, withFileTypes: true })
-  const sizes = await Promise.all(
-    names.filter((entry) => entry.isFile()).map(async (entry) => (await stat(join(entry.parentPath, entry.name))).size),
-  )
-  return sizes.reduce((sum, size) => sum + size, 0)
-}
-
-function median(values: readonly number[]): number {
-  return values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
-}
-
-function medians(all: readonly Figures[]): Figures {
-  return {
-    wall: median(all.map(({ wall }) => wall)),
-    cpu: median(all.map(({ cpu }) => cpu)),
-    rss: Math.max(...all.map(({ rss }) => rss)),
-  }
-}
+const cores = availableParallelism()
+const reports = join(dirname(dirname(dirname(fileURLToPath(import.meta.url)))), '.reports')
+await mkdir(reports, { recursive: true })
 
 await using folder = await TemporaryFolder.create('bench')
 await using server = await startPostgres({ name: 'bench', settings: { max_wal_size: '4GB', shared_buffers: '256MB' } })
-process.stdout.write(`filling a cluster (scale ${scale}) …\n`)
+say(`filling a cluster (scale ${scale}) …`)
 await fillSampleCluster(server, scale)
 await server.query('VACUUM ANALYZE')
 await server.query('CHECKPOINT')
 const [size] = await server.query<{ bytes: string }>('SELECT sum(pg_database_size(oid)) AS bytes FROM pg_database')
 await using s3 = await startS3()
-const bucket = await s3.createBucket()
+const arena: Arena = { server, s3, folder: folder.path, cores }
+const meter = new Meter(() => server.pid)
 
-const repository = folder.join('repository')
-await mkdir(repository)
-const { stdout: key } = await run(process.execPath, [join(root, 'apps/cli/bin/tidemark.js'), 'key', 'generate'])
-const config = folder.join('tidemark.yaml')
-await writeFile(
-  config,
-  JSON.stringify({
-    clusters: {
-      bench: {
-        nodes: [{ host: server.host, port: server.port }],
-        user: server.user,
-        password: { env: 'BENCH_PG_PASSWORD' },
-      },
-    },
-    repositories: {
-      local: { url: `file://${repository}`, shared: true },
-      s3: {
-        url: `s3://${bucket}/bench`,
-        endpoint: s3.endpoint,
-        accessKeyId: { env: 'BENCH_S3_KEY' },
-        secretAccessKey: { env: 'BENCH_S3_SECRET' },
-      },
-    },
-  }),
+const tidemark = await openTidemark(arena)
+const zstd1 = tidemark({ name: 'tidemark, zstd 1', level: 1, repositories: ['local'] })
+const zstd3 = tidemark({ name: 'tidemark, zstd 3', level: 3, repositories: ['local'] })
+const inS3 = tidemark({ name: 'tidemark, zstd 1, S3', level: 1, repositories: ['s3'] })
+const inBoth = tidemark({ name: 'tidemark, zstd 1, directory and S3', level: 1, repositories: ['local', 's3'] })
+const pgBasebackup = await openPgBasebackup(arena)
+await using barman = await openBarman(arena)
+const matches: { readonly ours: Contestant; readonly peer: Contestant }[] = [{ ours: zstd1, peer: pgBasebackup }]
+for (const { ours, level, store } of [
+  { ours: zstd1, level: 1, store: 'directory' },
+  { ours: zstd3, level: 3, store: 'directory' },
+  { ours: inS3, level: 1, store: 's3' },
+] as const) {
+  const peer = await openPgBackRest(arena, { level, store })
+  if (peer === undefined) say(`no pgBackRest for ${store}, zst ${level}: not installed (or no S3 over TLS)`)
+  else matches.push({ ours, peer })
+}
+if (barman.contestant === undefined) say(`no Barman: ${barman.reason}`)
+else matches.push({ ours: zstd1, peer: barman.contestant })
+
+const pairs: Pair[] = matches.flatMap(({ ours, peer }) =>
+  (['backup', 'restore'] as const).map((what) => ({
+    what,
+    ours: ours.name,
+    peer: peer.name,
+    oursRuns: [],
+    peerRuns: [],
+  })),
 )
-const env = {
-  ...process.env,
-  TIDEMARK_CONFIG: config,
-  BACKUP_ENCRYPTION_KEY: key.trim(),
-  BENCH_PG_PASSWORD: server.password,
-  BENCH_S3_KEY: s3.accessKeyId,
-  BENCH_S3_SECRET: s3.secretAccessKey,
-  PGPASSWORD: server.password,
-}
-const tidemark = [join(root, 'apps/cli/bin/tidemark.js'), '--json']
-await run(process.execPath, [...tidemark, 'repo', 'init'], { env })
-
-const backup: Record<'ours' | 'oursS3' | 'peer', Figures[]> = { ours: [], oursS3: [], peer: [] }
-const restore: Record<'ours' | 'oursS3' | 'peer', Figures[]> = { ours: [], oursS3: [], peer: [] }
-const verify: Figures[] = []
-const stored = { ours: 0, peer: 0 }
-for (let i = 0; i < runs; i += 1) {
-  process.stdout.write(`run ${i + 1} of ${runs}\n`)
-  const before = await bytesBelow(repository)
-  backup.ours.push(
-    await measure(process.execPath, [...tidemark, 'backup', 'base', 'bench', '--local', '--repository', 'local'], env),
-  )
-  stored.ours = (await bytesBelow(repository)) - before
-  const peer = await mkdtemp(folder.join('peer-'))
-  backup.peer.push(
-    await measure(
-      join(server.binDirectory, 'pg_basebackup'),
-      [
-        '-h',
-        server.host,
-        '-p',
-        String(server.port),
-        '-U',
-        server.user,
-        '-D',
-        peer,
-        '-F',
-        't',
-        '-X',
-        'stream',
-        '-c',
-        'fast',
-        '-Z',
-        'client-zstd:1',
-      ],
-      env,
-    ),
-  )
-  stored.peer = await bytesBelow(peer)
-  backup.oursS3.push(
-    await measure(process.execPath, [...tidemark, 'backup', 'base', 'bench', '--local', '--repository', 's3'], env),
-  )
-
-  for (const [side, repositoryName] of [
-    ['ours', 'local'],
-    ['oursS3', 's3'],
-  ] as const) {
-    const target = await emptyTarget()
-    restore[side].push(
-      await measure(
-        process.execPath,
-        [
-          ...tidemark,
-          'restore',
-          'run',
-          'latest',
-          '--cluster',
-          'bench',
-          '--target',
-          target,
-          '--local',
-          '--repository',
-          repositoryName,
-        ],
-        env,
-      ),
-    )
-    await rm(target, { recursive: true })
+const stored = new Map<string, number>()
+const both: Figures[] = []
+for (let round = 1; round <= runs; round += 1) {
+  for (const [i, { ours, peer }] of matches.entries()) {
+    say(`round ${round} of ${runs}: ${ours.name} and ${peer.name}`)
+    for (const [side, runsOf] of [
+      [ours, 'oursRuns'],
+      [peer, 'peerRuns'],
+    ] as const) {
+      await side.reset()
+      pairs[2 * i]?.[runsOf].push(await meter.measure(side.backup, side.env))
+      stored.set(side.name, await side.storedBytes())
+    }
+    for (const [side, runsOf] of [
+      [ours, 'oursRuns'],
+      [peer, 'peerRuns'],
+    ] as const) {
+      pairs[2 * i + 1]?.[runsOf].push(await restore(side))
+    }
   }
-  verify.push(
-    await measure(
-      process.execPath,
-      [
-        ...tidemark,
-        'verify',
-        'latest',
-        '--cluster',
-        'bench',
-        '--level',
-        'contents',
-        '--local',
-        '--repository',
-        'local',
-      ],
-      env,
-    ),
-  )
-  const target = await emptyTarget()
-  const extract = `set -e; zstd -dc '${peer}/base.tar.zst' | tar -xf - -C '${target}'; tar -xf '${peer}/pg_wal.tar' -C '${target}/pg_wal' 2>/dev/null || zstd -dc '${peer}/pg_wal.tar.zst' | tar -xf - -C '${target}/pg_wal'; sync -f '${target}'`
-  restore.peer.push(await measure('sh', ['-c', extract], env))
-  await rm(target, { recursive: true })
-  await rm(peer, { recursive: true })
+  await inBoth.reset()
+  both.push(await meter.measure(inBoth.backup, inBoth.env))
 }
 
-async function emptyTarget(): Promise<string> {
+const about = [
+  `${new Date().toISOString().slice(0, 10)}, ${cores} cores (${cpus()[0]?.model.trim()}), Node ${process.version}, ${formatBytes(Number(size?.bytes))} of data, ${runs} rounds.`,
+  `Directory and S3 at once: ${Math.max(...both.map(({ wall }) => wall)).toFixed(2)} s, peak RSS ${formatBytes(Math.max(...both.map(({ treeRss }) => treeRss)))}.`,
+  ...new Set(matches.flatMap(({ ours, peer }) => [ours, peer]).map((side) => `- ${side.name}: ${side.about}`)),
+].join('\n')
+const stages = [
+  ['backup', await profileStages(zstd1.backup, zstd1.env, join(reports, 'profile-backup'))],
+  ['restore', await profileRestore()],
+] as const
+const report = `${about}\n\n${renderReport(pairs, stored)}\n${stages.map(([what, table]) => `CPU of the ${what} by stage:\n\n${table}`).join('\n')}`
+process.stdout.write(`\n${report}`)
+await writeFile(join(reports, 'bench.md'), report)
+await writeFile(
+  join(reports, 'bench.json'),
+  `${JSON.stringify({ scale, runs, cores, bytes: Number(size?.bytes), stored: Object.fromEntries(stored), pairs, both }, undefined, 2)}\n`,
+)
+
+async function restore(side: Contestant): Promise<Figures> {
+  return inEmptyTarget((target) => meter.measure(side.restore(target), side.env))
+}
+
+async function profileRestore(): Promise<string> {
+  await zstd1.reset()
+  await meter.measure(zstd1.backup, zstd1.env)
+  return inEmptyTarget((target) => profileStages(zstd1.restore(target), zstd1.env, join(reports, 'profile-restore')))
+}
+
+async function inEmptyTarget<T>(use: (target: string) => Promise<T>): Promise<T> {
   const target = await mkdtemp(folder.join('target-'))
   if (server.osUser !== undefined) await chown(target, server.osUser.uid, server.osUser.gid)
-  return target
+  try {
+    return await use(target)
+  } finally {
+    await rm(target, { recursive: true })
+  }
 }
 
-const rows = [
-  ['backup, tidemark to a directory', medians(backup.ours), stored.ours, backup.ours, backup.peer],
-  ['backup, tidemark to S3', medians(backup.oursS3), stored.ours, backup.oursS3, backup.peer],
-  ['backup, pg_basebackup -Z client-zstd:1', medians(backup.peer), stored.peer, undefined, backup.peer],
-  ['restore, tidemark from a directory', medians(restore.ours), undefined, restore.ours, restore.peer],
-  ['restore, tidemark from S3', medians(restore.oursS3), undefined, restore.oursS3, restore.peer],
-  ['verify --level contents', medians(verify), undefined, verify, restore.peer],
-  ['restore, zstd and tar', medians(restore.peer), undefined, undefined, restore.peer],
-] as const
-process.stdout.write(`\n${formatBytes(Number(size?.bytes))} of data, median of ${runs} runs\n\n`)
-process.stdout.write(
-  '| | wall s | CPU s | peak RSS | stored | wall ratio | CPU ratio |\n|---|---|---|---|---|---|---|\n',
-)
-for (const [name, figures, bytes, ours, peer] of rows) {
-  const ratio = (of: 'wall' | 'cpu'): string =>
-    ours === undefined ? '1' : median(ours.map((own, i) => own[of] / (peer[i]?.[of] ?? Number.NaN))).toFixed(2)
-  process.stdout.write(
-    `| ${name} | ${figures.wall.toFixed(2)} | ${figures.cpu.toFixed(2)} | ${formatBytes(figures.rss)} | ${bytes === undefined ? '' : formatBytes(bytes)} | ${ratio('wall')} | ${ratio('cpu')} |\n`,
-  )
+function say(line: string): void {
+  process.stdout.write(`${line}\n`)
 }
-await mkdir(join(root, '.reports'), { recursive: true })
-await writeFile(
-  join(root, '.reports', 'bench.json'),
-  `${JSON.stringify({ scale, runs, bytes: Number(size?.bytes), stored, backup, restore, verify }, undefined, 2)}\n`,
-)
