@@ -83,7 +83,7 @@ async function writeBackup(
   }
   const segments = [9n, 10n].map((segment) => ({ segment, bytes: Buffer.alloc(SEGMENT_BYTES, `WAL ${segment}`) }))
   for (const { segment, bytes } of segments)
-    await writer.addWalSegment({ timeline, segment, segmentBytes: SEGMENT_BYTES }, bytes)
+    await writer.addWalSegment({ timeline, segment, segmentBytes: SEGMENT_BYTES }, Buffer.from(bytes))
   const server = {
     versionNum: 150_004,
     version: '15.4',

@@ -6,7 +6,14 @@ import { type FrameFlags, type OpenedFrame, type SealedFrame, frameShape, openFr
 import type { DataKey } from './keyring.ts'
 import { type StreamHeader, type StreamIdentity, encodeStreamHeader, openStreamHeader } from './stream-header.ts'
 import type { StreamKeys } from './stream-keys.ts'
-import { FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, SUITES, type SuiteName } from './suite.ts'
+import {
+  FRAME_BYTES,
+  FRAME_HEADER_BYTES,
+  HEADER_BYTES,
+  MAX_FRAME_OVERHEAD,
+  SUITES,
+  type SuiteName,
+} from './suite.ts'
 
 const DATA: FrameFlags = { last: false, table: false }
 
@@ -73,19 +80,28 @@ export class StreamOpener {
   }
 }
 
-/** Seals `plaintext` as one object held in memory. */
+/**
+ * Seals `plaintext` as one object held in memory.
+ *
+ * The result is a view of a larger buffer of its own, made for the case that nothing can be compressed: the operating system gives memory
+ * only to the part that is written to, and parts that are joined at the end would need it twice.
+ */
 export function sealBytes(plaintext: Uint8Array, options: SealOptions): Buffer {
   const sealer = new StreamSealer(options)
-  const parts: Buffer[] = [sealer.header.bytes]
+  const frames = Math.max(1, Math.ceil(plaintext.length / FRAME_BYTES))
+  const sealed = Buffer.allocUnsafeSlow(HEADER_BYTES + plaintext.length + frames * MAX_FRAME_OVERHEAD)
+  let used = sealer.header.bytes.copy(sealed)
   let offset = 0
   do {
     const end = Math.min(offset + FRAME_BYTES, plaintext.length)
-    parts.push(...sealer.seal(plaintext.subarray(offset, end), { last: end === plaintext.length, table: false }).parts)
+    const last = end === plaintext.length
+    for (const part of sealer.seal(plaintext.subarray(offset, end), { last, table: false }).parts) {
+      used += part.copy(sealed, used)
+      freeBuffer(part)
+    }
     offset = end
   } while (offset < plaintext.length)
-  const sealed = Buffer.concat(parts)
-  for (const part of parts) freeBuffer(part)
-  return sealed
+  return sealed.subarray(0, used)
 }
 
 /** The whole plaintext of a sealed object held in memory. @throws {SealRefusedError} */

@@ -1,5 +1,5 @@
 /** The primitives, as this package calls them, give what the standards say. Vectors: ../vectors/standards.json. */
-import { createCipheriv, createDecipheriv, hkdfSync, sign } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createSecretKey, hkdfSync, sign } from 'node:crypto'
 import { createPrivateKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
@@ -103,5 +103,6 @@ test.each(standards.ed25519)('Ed25519 of RFC 8032, $name', ({ seed, publicKey, m
 
 function streamUnder(suite: 1 | 2, encrypt: Buffer): Parameters<typeof sealFrame>[0] {
   const { header } = encodeStreamHeader(suite, sampleIdentity, '00'.repeat(16), Buffer.alloc(32), Buffer.alloc(32))
-  return { header, keys: { header: Buffer.alloc(32), encrypt, mac: Buffer.alloc(32), iv: Buffer.alloc(32) } }
+  const unused = createSecretKey(Buffer.alloc(32))
+  return { header, keys: { header: unused, encrypt: createSecretKey(encrypt), mac: unused, iv: unused } }
 }

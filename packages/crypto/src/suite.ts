@@ -10,5 +10,7 @@ export const FRAME_BYTES = 1_048_576
 export const MAX_CIPHERTEXT_BYTES = FRAME_BYTES + 16
 export const HEADER_BYTES = 160
 export const FRAME_HEADER_BYTES = 12
+/** What a frame takes beyond its plaintext when it is stored raw: its header, a block of padding, the longer tag. */
+export const MAX_FRAME_OVERHEAD = FRAME_HEADER_BYTES + 16 + 32
 
 export const tagBytes = (suite: SuiteNumber): number => (suite === 1 ? 32 : 16)

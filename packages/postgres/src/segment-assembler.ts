@@ -6,7 +6,7 @@ export interface WalSegment {
   /** Counted from 0 at LSN 0/0; walFileName(timeline, segment, bytes.length) names it. */
   readonly segment: bigint
   readonly startLsn: Lsn
-  /** The whole segment, wal_segment_size bytes, in an ArrayBuffer of its own. */
+  /** The whole segment, wal_segment_size bytes, in an ArrayBuffer of its own: it may be transferred. */
   readonly bytes: Buffer
 }
 

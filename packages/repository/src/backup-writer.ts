@@ -177,7 +177,7 @@ export class BackupWriter implements AsyncDisposable {
     return this.#files.flushFullPart()
   }
 
-  /** Seals one full segment and makes it durable in every repository. @throws {RequiredRepositoryError} */
+  /** Seals one full segment and makes it durable in every repository. `bytes` are taken: empty afterwards. @throws {RequiredRepositoryError} */
   async addWalSegment(position: WalPosition, bytes: Uint8Array): Promise<void> {
     const { timeline, segment } = position
     const sealed = await this.#packs.sealWal(bytes, { systemId: this.#wal.systemId, timeline, segment })

@@ -52,6 +52,8 @@ interface Thread {
   outstanding: number
 }
 
+const YOUNG_GENERATION_MB = 3
+
 type Settle<T> = { resolve: (value: T) => void; reject: (error: unknown) => void }
 
 export class PackWriter implements AsyncDisposable {
@@ -122,14 +124,14 @@ export class PackWriter implements AsyncDisposable {
     this.#post(this.#leastBusy(), { type: 'frame', ticket, buffer, length }, [buffer])
   }
 
-  /** Seals one WAL segment beside the frames. The segment's buffer is copied, not taken. */
+  /** Seals one WAL segment beside the frames. A buffer of its own is taken, and empty afterwards; a part of another is copied. */
   sealWal(segment: Uint8Array, identity: WalIdentity): Promise<SealedWal> {
     return new Promise((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure.error)
       const ticket = this.#take()
       this.#walTickets.set(ticket, { resolve, reject })
-      const buffer = new ArrayBuffer(segment.length)
-      new Uint8Array(buffer).set(segment)
+      const whole = segment.buffer instanceof ArrayBuffer && segment.length === segment.buffer.byteLength
+      const buffer = whole ? (segment.buffer as ArrayBuffer) : new Uint8Array(segment).buffer
       this.#post(this.#leastBusy(), { type: 'wal', ticket, buffer, identity }, [buffer])
     })
   }
@@ -160,6 +162,8 @@ export class PackWriter implements AsyncDisposable {
     const worker = new Worker(new URL('./sealing-thread.ts', import.meta.url), {
       workerData: { tidemark: 'sealing-thread', data },
       name: 'tidemark-sealing',
+      // It makes next to no JavaScript objects; V8's default lets the young generation of each thread grow by tens of megabytes first.
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     })
     const thread: Thread = { worker, outstanding: 0 }
     worker.on('message', (message: FromSealingThread) => this.#receive(thread, message))

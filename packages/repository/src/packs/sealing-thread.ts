@@ -5,7 +5,7 @@
  * go back as soon as they are sealed, so nothing is allocated per frame but what zlib and the cipher return.
  * Messages are handled in order; frames that come while no pack is lent wait here (their number is bounded by the writer).
  */
-import { createHash } from 'node:crypto'
+import { type KeyObject, createHash, createSecretKey } from 'node:crypto'
 import { freeBuffer } from '@tidemark/kernel'
 import { parentPort, workerData } from 'node:worker_threads'
 import { MAX_FRAMES, TABLE_ENTRY_BYTES, TRAILER_BYTES } from './pack-layout.ts'
@@ -74,10 +74,12 @@ class OpenPack {
   readonly #hash = createHash('sha256')
   readonly #table = Buffer.alloc(MAX_FRAMES * TABLE_ENTRY_BYTES)
   readonly #data: SealingThreadData
+  readonly #digestKey: KeyObject
   #used = 0
 
-  constructor(data: SealingThreadData, ordinal: number, buffer: ArrayBuffer) {
+  constructor(data: SealingThreadData, digestKey: KeyObject, ordinal: number, buffer: ArrayBuffer) {
     this.#data = data
+    this.#digestKey = digestKey
     this.#ordinal = ordinal
     this.#buffer = buffer
     this.#bytes = Buffer.from(buffer)
@@ -104,7 +106,7 @@ class OpenPack {
     const entry = this.#table.subarray(index * TABLE_ENTRY_BYTES, (index + 1) * TABLE_ENTRY_BYTES)
     entry.writeUInt32BE(this.#used, 0)
     entry.writeUInt32BE(plaintext.length, 4)
-    keyedDigest(this.#data.digestKey, 'frame', plaintext).copy(entry, 8)
+    keyedDigest(this.#digestKey, 'frame', plaintext).copy(entry, 8)
     for (const part of this.#sealer.seal(plaintext).parts) this.#append(part)
     return index
   }
@@ -132,6 +134,7 @@ class OpenPack {
 
 /** The thread's life: one instance, started below when this file runs as a worker. */
 function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThreadData): void {
+  const digestKey = createSecretKey(data.digestKey)
   const waiting: { ticket: number; buffer: ArrayBuffer; length: number }[] = []
   let pack: OpenPack | undefined
   let asked = false
@@ -165,7 +168,7 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
         waiting.push(message)
         return work()
       case 'lend-pack':
-        pack = new OpenPack(data, message.ordinal, message.buffer)
+        pack = new OpenPack(data, digestKey, message.ordinal, message.buffer)
         asked = false
         return work()
       case 'close':
@@ -180,16 +183,14 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
 
   function sealWal({ ticket, buffer, identity }: Extract<ToSealingThread, { type: 'wal' }>): void {
     const segment = new Uint8Array(buffer)
-    const digest = keyedDigest(data.digestKey, 'wal', segment).toString('hex')
-    const whole = sealBytes(segment, {
+    const digest = keyedDigest(digestKey, 'wal', segment).toString('hex')
+    const sealed = sealBytes(segment, {
       suite: data.suite,
       dataKey: data.dataKey,
       compressionLevel: data.compressionLevel,
       identity: { kind: 'wal', ...identity, from: 0, to: segment.length, segmentBytes: segment.length, digest },
     })
     freeBuffer(segment)
-    // A copy where the bytes are so few that they lie in Node's shared pool, which cannot be transferred.
-    const sealed = whole.byteLength === whole.buffer.byteLength ? whole : new Uint8Array(whole)
     const sha256 = createHash('sha256').update(sealed).digest('hex')
     send({ type: 'wal-sealed', ticket, sealed, digest, sha256 }, [sealed.buffer as ArrayBuffer])
   }
