@@ -27,9 +27,9 @@ type Queued = ServerMessage | { readonly kind: 'closed' }
  * Runs one streaming replication command and hands its messages, strictly in order, to `onMessage`.
  *
  * Backpressure: while a returned promise is pending the socket is paused. Node delivers nothing
- * after pause(), so at most the messages of the one read already parsed (64 KiB and one partial
- * message) wait in `#queue`, and the buffers they point into stay untouched until the socket is
- * resumed: a chunk is valid until the promise for it settles.
+ * after pause(), so at most the messages of the one read already parsed (256 KiB, message-socket.ts;
+ * with TLS 64 KiB and one partial message) wait in `#queue`, and the buffers they point into stay
+ * untouched until the socket is resumed: a chunk is valid until the promise for it settles.
  *
  * Resolves at ReadyForQuery, after the last handler is done. An ErrorResponse is a message like any
  * other, the handler judges it. Rejects with what the handler throws, or when the connection is

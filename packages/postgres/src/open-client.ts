@@ -2,6 +2,7 @@ import { abortError, throwIfAborted } from '@tidemark/kernel'
 import { Client, type ClientConfig } from 'pg'
 import { databaseOf, defaultConnectTimeoutMs, type ConnectionTarget } from './connection-target.ts'
 import { AuthenticationFailedError, DatabaseUnreachableError } from './errors.ts'
+import { createMessageSocket } from './message-socket.ts'
 import { translateConnectError, type ConnectionMode } from './translate-error.ts'
 import { wireOf } from './wire.ts'
 
@@ -84,6 +85,7 @@ function clientConfig(target: ConnectionTarget, mode: ConnectionMode, statementT
   }
   if (mode === 'replication') {
     config.replication = 'true'
+    if (config.ssl === false) config.stream = createMessageSocket
     // A slot's connection idles while the backup waits for its checkpoint. Not set for SQL: preflight
     // must be able to log in to servers too old to know the setting, to say that they are too old.
     config.options += ' -c idle_session_timeout=0'
