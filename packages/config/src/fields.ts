@@ -52,7 +52,7 @@ export const absoluteFileField = z.string().startsWith('/', { error: 'an absolut
 
 const UNITS: Readonly<Record<string, number>> = { B: 1, KiB, MiB, GiB }
 
-/** `33554432` or `32MiB`. */
+/** `16777216` or `16MiB`. */
 export function byteSize(min: number, max: number, accepted: string): z.ZodType<number, string | number> {
   return z.union([z.number(), z.string()], { error: accepted }).transform((value, context) => {
     const match = /^(\d+) ?(B|KiB|MiB|GiB)$/.exec(String(value))

@@ -67,7 +67,7 @@ test('a minimal file gets every default', () => {
     required: true,
   })
   expect(config.encryption).toEqual({ suite: 'aes-256-cbc-hmac-sha-256', oldKeys: [] })
-  expect(config.backup).toMatchObject({ compressionLevel: 1, uploads: 2, packBytes: 33_554_432, checkpoint: 'fast' })
+  expect(config.backup).toMatchObject({ compressionLevel: 1, uploads: 2, packBytes: 16_777_216, checkpoint: 'fast' })
   expect(config.redis).toEqual({ url: 'redis://127.0.0.1:6379', prefix: '{tidemark}' })
   expect(config.api).toEqual({ host: '127.0.0.1', port: 8080, healthPort: 9310 })
   expect(config.logLevel).toBe('info')
@@ -94,7 +94,7 @@ api: { host: 0.0.0.0 }
   expect(byPlace['clusters.main']).toMatch(/^unknown key "usr"; known here: nodes, user, password/)
   expect(byPlace['repositories.local.host']).toMatch(/names either its host, or shared: true/)
   expect(byPlace['repositories.s3.accessKeyId']).toMatch(/a secret may not stand in this file/)
-  expect(byPlace['backup.packBytes']).toBe('must be a size, 1MiB to 512MiB, like 32MiB')
+  expect(byPlace['backup.packBytes']).toBe('must be a size, 1MiB to 512MiB, like 16MiB')
   expect(byPlace['api.host']).toMatch(/loopback address .* no access control yet/)
   expect(byPlace['env TIDEMARK_LOG_LEVEL']).toBe('must be one of debug, info, warn, error, silent')
   expect(byPlace['env BACKUP_ENCRYPTION_KEY']).toMatch(/64 hex digits or the base64 of 32 bytes/)

@@ -160,7 +160,7 @@ export const fileSchema = section({
     threads: wholeNumber(1, 64).default(() => Math.min(4, availableParallelism())),
     /** Packs on their way to one repository at a time. */
     uploads: wholeNumber(1, 16).default(2),
-    packBytes: byteSize(MiB, 512 * MiB, 'a size, 1MiB to 512MiB, like 32MiB').default(32 * MiB),
+    packBytes: byteSize(MiB, 512 * MiB, 'a size, 1MiB to 512MiB, like 16MiB').default(16 * MiB),
     checkpoint: checkpointField.default('fast'),
     maxRateKiB: maxRateField.optional(),
   }).prefault({}),
