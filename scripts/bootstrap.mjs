@@ -5,7 +5,7 @@
  * Uses nothing but Node's built-ins and runs on Node 20 or later, because it runs before anything is installed. What is
  * there already is skipped, in well under a second. Nothing is fetched from anywhere but apt and the npm registry.
  *
- * Usage: node scripts/bootstrap.mjs [demo|test]
+ * Usage: node scripts/bootstrap.mjs [demo|test|bench]
  */
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -15,6 +15,8 @@ import { fileURLToPath } from 'node:url'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const purpose = process.argv[2] ?? 'demo'
+/** A bench needs what a test needs, and measures those of its peers that are there. */
+const purposes = purpose === 'bench' ? ['test', 'bench'] : [purpose]
 const STAMP = join(root, 'node_modules', '.tidemark-lock')
 
 /** What has to be there, what provides it on Debian, and who needs it. */
@@ -32,6 +34,8 @@ const NEEDS = [
   { packages: ['python3'], present: () => onPath('python3'), for: ['test'] },
   { packages: ['curl'], present: () => onPath('curl'), for: ['test'] },
   { packages: ['zstd'], present: () => onPath('zstd'), for: ['test'] },
+  { packages: ['pgbackrest'], present: () => onPath('pgbackrest'), for: ['bench'], optional: true },
+  { packages: ['barman'], present: () => onPath('barman'), for: ['bench'], optional: true },
 ]
 
 function onPath(tool) {
@@ -66,10 +70,33 @@ function run(command, args, options = {}) {
 }
 
 function installSystemPackages() {
-  const missing = NEEDS.filter((need) => need.for.includes(purpose) && !need.present()).flatMap(
-    ({ packages }) => packages,
-  )
-  if (missing.length === 0) return
+  const missing = missingPackages(false)
+  const wished = missingPackages(true)
+  if (missing.length > 0) installRequired(missing)
+  if (wished.length > 0) installWished(wished)
+}
+
+/** @param optional those that are only compared with, or those that have to be there. */
+function missingPackages(optional) {
+  const needs = NEEDS.filter((need) => need.for.some((name) => purposes.includes(name)))
+  return needs
+    .filter((need) => (need.optional ?? false) === optional && !need.present())
+    .flatMap(({ packages }) => packages)
+}
+
+/** Without root, apt or the package: said, not an error. */
+function installWished(packages) {
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+  const asRoot = process.getuid?.() === 0
+  const done =
+    asRoot &&
+    onPath('apt-get') &&
+    run('apt-get', ['update', '-qq'], { env }) &&
+    run('apt-get', ['install', '-y', '-qq', '--no-install-recommends', ...packages], { env })
+  if (!done) process.stdout.write(`not installed, and so not compared with: ${packages.join(', ')}\n`)
+}
+
+function installRequired(missing) {
   const command = `apt-get install -y --no-install-recommends ${missing.join(' ')}`
   if (!onPath('apt-get')) {
     fail(
@@ -86,9 +113,8 @@ function installSystemPackages() {
   apt('update', '-qq')
   if (!apt('install', '-y', '-qq', '--no-install-recommends', ...missing))
     fail(`apt could not install ${missing.join(', ')}. Run: sudo ${command}`)
-  const still = NEEDS.filter((need) => need.for.includes(purpose) && !need.present())
-  if (still.length > 0)
-    fail(`Still missing after the installation: ${still.flatMap(({ packages }) => packages).join(', ')}.`)
+  const still = missingPackages(false)
+  if (still.length > 0) fail(`Still missing after the installation: ${still.join(', ')}.`)
 }
 
 function splitHead([head, ...rest]) {

@@ -26,8 +26,8 @@ const THREAD_URL = /new URL\('\.\/([a-z-]+-thread)\.ts', import\.meta\.url\)/g
 function threadFinder(found: Map<string, string>): Plugin {
   return {
     name: 'threads',
-    setup: ({ onLoad }) => {
-      onLoad({ filter: /\/(packages|apps)\/[a-z-]+\/src\/.*\.ts$/ }, async ({ path }) => {
+    setup: (bundler) => {
+      bundler.onLoad({ filter: /\/(packages|apps)\/[a-z-]+\/src\/.*\.ts$/ }, async ({ path }) => {
         const source = await readFile(path, 'utf8')
         const contents = source.replaceAll(THREAD_URL, (_, name: string) => {
           const file = join(dirname(path), `${name}.ts`)
@@ -41,7 +41,11 @@ function threadFinder(found: Map<string, string>): Plugin {
   }
 }
 
-async function bundle(entryPoints: Record<string, string>, threads: Map<string, string>, write: boolean): Promise<void> {
+async function bundle(
+  entryPoints: Record<string, string>,
+  threads: Map<string, string>,
+  write: boolean,
+): Promise<void> {
   const { outputFiles = [] } = await build({
     absWorkingDir: root,
     entryPoints,
@@ -74,4 +78,6 @@ for (let known = -1; known < threads.size;) {
 await rm(dist, { recursive: true, force: true })
 await bundle({ ...APPS, ...Object.fromEntries(threads) }, threads, true)
 await chmod(join(dist, 'tidemark.js'), 0o755)
-process.stdout.write(`built ${Object.keys(APPS).join(', ')} and the threads ${[...threads.keys()].join(', ')} in ${dist}\n`)
+process.stdout.write(
+  `built ${Object.keys(APPS).join(', ')} and the threads ${[...threads.keys()].join(', ')} in ${dist}\n`,
+)

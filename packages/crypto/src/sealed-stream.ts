@@ -6,14 +6,7 @@ import { type FrameFlags, type OpenedFrame, type SealedFrame, frameShape, openFr
 import type { DataKey } from './keyring.ts'
 import { type StreamHeader, type StreamIdentity, encodeStreamHeader, openStreamHeader } from './stream-header.ts'
 import type { StreamKeys } from './stream-keys.ts'
-import {
-  FRAME_BYTES,
-  FRAME_HEADER_BYTES,
-  HEADER_BYTES,
-  MAX_FRAME_OVERHEAD,
-  SUITES,
-  type SuiteName,
-} from './suite.ts'
+import { FRAME_BYTES, FRAME_HEADER_BYTES, HEADER_BYTES, MAX_FRAME_OVERHEAD, SUITES, type SuiteName } from './suite.ts'
 
 const DATA: FrameFlags = { last: false, table: false }
 

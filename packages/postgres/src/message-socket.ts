@@ -78,7 +78,7 @@ export function createMessageSocket(): Socket {
   const socket: Socket = new Socket({
     onread: {
       // Asked for before the first read and after each.
-      buffer: () => buffers.space as Buffer<ArrayBuffer>,
+      buffer: () => buffers.space,
       callback: (bytes) => {
         buffers.take(bytes)
         return true

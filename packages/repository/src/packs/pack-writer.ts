@@ -131,7 +131,7 @@ export class PackWriter implements AsyncDisposable {
       const ticket = this.#take()
       this.#walTickets.set(ticket, { resolve, reject })
       const whole = segment.buffer instanceof ArrayBuffer && segment.length === segment.buffer.byteLength
-      const buffer = whole ? (segment.buffer as ArrayBuffer) : new Uint8Array(segment).buffer
+      const buffer = whole ? segment.buffer : new Uint8Array(segment).buffer
       this.#post(this.#leastBusy(), { type: 'wal', ticket, buffer, identity }, [buffer])
     })
   }
