@@ -72,20 +72,20 @@ const both: Figures[] = []
 for (let round = 1; round <= runs; round += 1) {
   for (const [i, { ours, peer }] of matches.entries()) {
     say(`round ${round} of ${runs}: ${ours.name} and ${peer.name}`)
-    for (const [side, runsOf] of [
-      [ours, 'oursRuns'],
-      [peer, 'peerRuns'],
-    ] as const) {
-      await side.reset()
-      pairs[2 * i]?.[runsOf].push(await meter.measure(side.backup, side.env))
-      stored.set(side.name, await side.storedBytes())
-    }
-    for (const [side, runsOf] of [
-      [ours, 'oursRuns'],
-      [peer, 'peerRuns'],
-    ] as const) {
-      pairs[2 * i + 1]?.[runsOf].push(await restore(side))
-    }
+    const backups = pairs[2 * i]
+    const restores = pairs[2 * i + 1]
+    if (backups === undefined || restores === undefined) throw new RangeError('a match without its pairs')
+    // Each half is counted only when both sides have done it; a peer that fails loses its match, not the whole run.
+    const oursBackup = await backup(ours)
+    const peerBackup = await orFailed(peer, () => backup(peer))
+    if (peerBackup === undefined) continue
+    backups.oursRuns.push(oursBackup)
+    backups.peerRuns.push(peerBackup)
+    const oursRestore = await restore(ours)
+    const peerRestore = await orFailed(peer, () => restore(peer))
+    if (peerRestore === undefined) continue
+    restores.oursRuns.push(oursRestore)
+    restores.peerRuns.push(peerRestore)
   }
   await inBoth.reset()
   both.push(await meter.measure(inBoth.backup, inBoth.env))
@@ -100,13 +100,30 @@ const stages = [
   ['backup', await profileStages(zstd1.backup, zstd1.env, join(reports, 'profile-backup'))],
   ['restore', await profileRestore()],
 ] as const
-const report = `${about}\n\n${renderReport(pairs, stored)}\n${stages.map(([what, table]) => `CPU of the ${what} by stage:\n\n${table}`).join('\n')}`
+const measured = pairs.filter(({ oursRuns }) => oursRuns.length > 0)
+const report = `${about}\n\n${renderReport(measured, stored)}\n${stages.map(([what, table]) => `CPU of the ${what} by stage:\n\n${table}`).join('\n')}`
 process.stdout.write(`\n${report}`)
 await writeFile(join(reports, 'bench.md'), report)
 await writeFile(
   join(reports, 'bench.json'),
   `${JSON.stringify({ scale, runs, cores, bytes: Number(size?.bytes), stored: Object.fromEntries(stored), pairs, both }, undefined, 2)}\n`,
 )
+
+async function backup(side: Contestant): Promise<Figures> {
+  await side.reset()
+  const figures = await meter.measure(side.backup, side.env)
+  stored.set(side.name, await side.storedBytes())
+  return figures
+}
+
+async function orFailed(peer: Contestant, run: () => Promise<Figures>): Promise<Figures | undefined> {
+  try {
+    return await run()
+  } catch (error) {
+    say(`${peer.name} failed: ${error instanceof Error ? error.message : String(error)}`)
+    return undefined
+  }
+}
 
 async function restore(side: Contestant): Promise<Figures> {
   return inEmptyTarget((target) => meter.measure(side.restore(target), side.env))

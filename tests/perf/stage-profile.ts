@@ -23,21 +23,29 @@ interface Profile {
 /** Innermost first: the first that matches a frame of the stack, from its top, has the sample. */
 const STAGES: readonly (readonly [stage: string, matches: (name: string, url: string) => boolean])[] = [
   ['idle', (name) => name === '(idle)'],
+  ['native, of no function', (name) => name === '(program)'],
   ['garbage collection', (name) => name === '(garbage collector)'],
   ['zstd', (name) => /zstd(Compress|Decompress)Sync|^(de)?compress$/i.test(name)],
   ['keyed digest of frames', (name) => name === 'keyedDigest'],
   ['encrypt or decrypt, MAC', (name) => name === 'sealFrame' || name === 'openFrame'],
   ['copy into the pack, its SHA-256', (name, url) => name === '#append' && url.includes('sealing-thread')],
-  ['write files', (name) => /^write(Sync|Fully|v)?$/.test(name) && name !== 'write'],
-  ['SHA-256 on the main thread', (name) => name === 'hash' || name === 'sha256'],
+  ['write files', (name) => name === 'writeSync' || name === 'writeFully'],
+  ['read back and compare', (name) => name === 'readBack'],
   ['cut into frames', (_, url) => url.includes('frame-cutter')],
   ['tar', (_, url) => url.includes('tar-reader')],
   ['WAL', (_, url) => /segment-assembler|wal-(stream|messages)/.test(url)],
   ['receive: protocol', (_, url) => /pg-protocol|\/pg\/|exchange\.ts|base-backup-receiver/.test(url)],
-  ['receive: socket', (name, url) => url.includes('stream_base_commons') || url === 'node:net' || name === 'onStreamRead'],
+  [
+    'receive: socket',
+    (name, url) => url.includes('stream_base_commons') || url === 'node:net' || name === 'onStreamRead',
+  ],
   ['messages between threads', (name, url) => url.includes('node:internal/worker') || name === 'postMessage'],
   ['S3 client', (_, url) => /@aws-sdk|@smithy|node:(_?http|https|tls|_tls)/.test(url)],
-  ['loading of modules', (name, url) => /node:internal\/modules|node:internal\/(process\/)?esm/.test(url) || /compile|stripTypes/i.test(name)],
+  [
+    'loading of modules',
+    (name, url) =>
+      /node:internal\/modules|node:internal\/(process\/)?esm/.test(url) || /compile|stripTypes/i.test(name),
+  ],
 ]
 
 /** Runs the command once under the profiler; resolves to a Markdown table of CPU seconds. `folder` keeps the profiles. */

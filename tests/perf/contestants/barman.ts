@@ -3,6 +3,7 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { bytesBelow } from '../meter.ts'
+import { type TestPostgres, until } from '@tidemark/testkit'
 import type { Arena, Contestant } from './contestant.ts'
 
 const run = promisify(execFile)
@@ -20,7 +21,6 @@ export async function openBarman(arena: Arena): Promise<Barman> {
     ({ stdout }) => stdout.split('\n', 1)[0] ?? '',
     () => undefined,
   )
-  const none = (reason: string): Barman => ({ contestant: undefined, reason, [Symbol.asyncDispose]: async () => {} })
   if (version === undefined) return none('not installed')
   const home = join(arena.folder, 'barman')
   await mkdir(join(home, 'conf.d'), { recursive: true })
@@ -58,15 +58,20 @@ backup_compression_location = client
   }
   await barman('receive-wal', '--create-slot', 'bench')
   const receiver = spawn('barman', ['-c', config, 'receive-wal', 'bench'], { env, stdio: 'ignore' })
+  const ended = new Promise((resolve) => receiver.once('exit', resolve))
   const end = async (): Promise<void> => {
     if (receiver.exitCode === null) {
-      const ended = new Promise((resolve) => receiver.once('exit', resolve))
-      receiver.kill('SIGTERM')
+      // Killed, it would leave its pg_receivewal behind.
+      await barman('receive-wal', '--stop', 'bench')
       await ended
     }
-    await server.query("SELECT pg_drop_replication_slot('barman') FROM pg_replication_slots WHERE slot_name = 'barman' AND NOT active")
+    await server.query(
+      "SELECT pg_drop_replication_slot('barman') FROM pg_replication_slots WHERE slot_name = 'barman' AND NOT active",
+    )
   }
   try {
+    // A slot that nobody has used yet keeps no WAL: what is switched before the receiver runs never comes.
+    await until(async () => receiver.exitCode !== null || (await slotActive(server)), { what: 'the WAL receiver' })
     // Its own checks ask that one segment has been archived.
     await barman('switch-wal', '--force', '--archive', '--archive-timeout', '60', 'bench')
   } catch (error) {
@@ -83,7 +88,18 @@ backup_compression_location = client
     },
     backup: tool('backup', 'bench'),
     storedBytes: () => bytesBelow(join(home, 'bench', 'base')),
-    restore: (target) => tool('recover', '--staging-path', home, 'bench', 'latest', target),
+    restore: (target) => tool('recover', '--recovery-staging-path', home, 'bench', 'latest', target),
   }
   return { contestant, reason: '', [Symbol.asyncDispose]: end }
+}
+
+function none(reason: string): Barman {
+  return { contestant: undefined, reason, [Symbol.asyncDispose]: async () => {} }
+}
+
+async function slotActive(server: TestPostgres): Promise<boolean> {
+  const [slot] = await server.query<{ active: boolean }>(
+    "SELECT active FROM pg_replication_slots WHERE slot_name = 'barman'",
+  )
+  return slot?.active === true
 }

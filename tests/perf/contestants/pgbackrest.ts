@@ -76,7 +76,9 @@ export async function openPgBackRest(
       const [program, ...args] = tool('--output=json', 'info')
       const { stdout } = await run(program, args, { env })
       const [stanza] = JSON.parse(stdout) as [{ backup: { info: { repository: { delta: number } } }[] }]
-      return store === 'directory' ? bytesBelow(repository) : (stanza.backup.at(-1)?.info.repository.delta ?? Number.NaN)
+      return store === 'directory'
+        ? bytesBelow(repository)
+        : (stanza.backup.at(-1)?.info.repository.delta ?? Number.NaN)
     },
     restore: (target) => tool(`--pg1-path=${target}`, 'restore'),
   }

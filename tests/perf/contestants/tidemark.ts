@@ -3,10 +3,12 @@ import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
+import type { Command } from '../meter.ts'
 import type { Arena, Contestant } from './contestant.ts'
 
 const run = promisify(execFile)
-const CLI = join(dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url))))), 'apps/cli/bin/tidemark.js')
+/** The shipping form, which `npm run bench` builds first. */
+const CLI = join(dirname(dirname(dirname(dirname(fileURLToPath(import.meta.url))))), 'dist/tidemark.js')
 
 export interface TidemarkVariant {
   readonly name: string
@@ -48,7 +50,6 @@ export async function openTidemark(arena: Arena): Promise<(variant: TidemarkVari
   await run(process.execPath, [CLI, 'repo', 'init'], { env })
 
   return ({ name, level, repositories }) => {
-    const tidemark = (...args: string[]): readonly [string, ...string[]] => [process.execPath, CLI, '--json', ...args]
     const [readFrom = 'local'] = repositories
     return {
       name,
@@ -57,7 +58,9 @@ export async function openTidemark(arena: Arena): Promise<(variant: TidemarkVari
       reset: () => rm(join(repository, 'clusters'), { recursive: true, force: true }),
       backup: tidemark('backup', 'base', 'bench', '--local', '--level', String(level), '--repository', ...repositories),
       storedBytes: async () => {
-        const answer = await run(process.execPath, [CLI, '--json', 'backups', 'list', '--repository', readFrom], { env })
+        const answer = await run(process.execPath, [CLI, '--json', 'backups', 'list', '--repository', readFrom], {
+          env,
+        })
         return storedBytesOf(answer.stdout)
       },
       restore: (target) => {
@@ -71,6 +74,10 @@ export async function openTidemark(arena: Arena): Promise<(variant: TidemarkVari
 function storedBytesOf(json: string): number {
   const { backups } = JSON.parse(json) as { backups: readonly Listed[] }
   return backups.toSorted((a, b) => a.stoppedAt.localeCompare(b.stoppedAt)).at(-1)?.totals.storedBytes ?? Number.NaN
+}
+
+function tidemark(...args: string[]): Command {
+  return [process.execPath, CLI, '--json', ...args]
 }
 
 interface Listed {
