@@ -15,7 +15,7 @@ export interface WalStreamOptions {
   readonly idleTimeoutMs?: number | undefined
   /** How long finishAt waits without any new WAL before it gives up. 30 s. */
   readonly stallTimeoutMs?: number | undefined
-  /** How often we report without being asked. 10 s. */
+  /** How often we report without being asked, and ask for an answer. 10 s, and often enough that an idle server is not taken for a silent one. */
   readonly statusIntervalMs?: number | undefined
   /** How often synchronous_standby_names is read again, over SQL. 60 s. */
   readonly syncCheckIntervalMs?: number | undefined
@@ -164,7 +164,8 @@ export class WalStream implements AsyncDisposable {
   }
 
   async #run(command: string, onStreaming: () => void): Promise<void> {
-    const { idleTimeoutMs = 60_000, statusIntervalMs = 10_000, syncCheckIntervalMs = 60_000 } = this.#options
+    const { idleTimeoutMs = 60_000, syncCheckIntervalMs = 60_000 } = this.#options
+    const { statusIntervalMs = Math.min(10_000, idleTimeoutMs / 4) } = this.#options
     this.#timers.push(setInterval(() => this.#checkStall(), 500))
     this.#timers.push(setInterval(() => this.#reportStatus({ replyWanted: true }), statusIntervalMs))
     this.#timers.push(setInterval(() => void this.#checkSyncStandby(), syncCheckIntervalMs))
