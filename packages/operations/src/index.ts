@@ -18,6 +18,7 @@ export {
   requireName,
 } from './configured/open-configured-set.ts'
 export type { ConfiguredDeps, ConfiguredSet } from './configured/open-configured-set.ts'
+export type { Patience } from './patience.ts'
 export { backupCluster } from './configured/backup-cluster.ts'
 export { planConfigured, restoreConfigured } from './configured/restore-configured.ts'
 export { verifyConfigured } from './configured/verify-configured.ts'

@@ -40,6 +40,7 @@ import {
 } from '@tidemark/repository'
 import { ClusterBusyError } from '../errors.ts'
 import { type BackupHooks, withHooks } from './backup-hooks.ts'
+import type { ServerPatience } from '../patience.ts'
 import { findCommitted } from './find-committed.ts'
 import { recordedServer } from './recorded-server.ts'
 import { outsideTablespaces, sourceFacts } from './source-facts.ts'
@@ -55,6 +56,8 @@ export interface BackupRequest {
   readonly label: string | undefined
   readonly sealing: SealingSettings
   readonly hooks?: BackupHooks | undefined
+  /** Its `connectTimeoutMs` is the target's own. */
+  readonly patience?: Omit<ServerPatience, 'connectTimeoutMs'> | undefined
 }
 
 export interface BackupDeps {
@@ -111,7 +114,7 @@ async function copyAndCommit(
   // One signal for everything that runs beside the copy: whichever part breaks stops the others, with its own error.
   const stop = new AbortController()
   const signal = AbortSignal.any([deps.signal, stop.signal])
-  await using wal = await openWalStream(target, signal, { systemId: facts.systemId })
+  await using wal = await openWalStream(target, signal, { ...request.patience, systemId: facts.systemId })
   await using writer = await BackupWriter.begin(
     deps.set,
     deps.keys,
@@ -131,6 +134,7 @@ async function copyAndCommit(
         systemId: facts.systemId,
         checkpoint: request.checkpoint,
         maxRateKiB: request.maxRateKiB,
+        idleTimeoutMs: request.patience?.idleTimeoutMs,
       },
       sink,
       signal,

@@ -23,9 +23,10 @@ export async function backupCluster(
   requireName(config, 'cluster', cluster)
   await using opened = await openConfiguredSet(repositoryNames(config, cluster, options.repositories), 'write', deps)
   const keys = await opened.openKeys()
-  const target = await findPrimary(config, cluster, signal)
   const own = config.clusters[cluster]
   if (own === undefined) throw new RangeError('a cluster that was there a moment ago')
+  const { connectTimeoutMs, ...patience } = deps.patience?.server ?? {}
+  const target = { ...(await findPrimary(config, cluster, signal)), connectTimeoutMs }
   const { threads, uploads, packBytes } = config.backup
   const committed = await takeBaseBackup(
     {
@@ -44,6 +45,7 @@ export async function backupCluster(
         compressionLevel: options.compressionLevel ?? own.backup.compressionLevel,
       },
       hooks: own.hooks,
+      patience,
     },
     { set: opened.set, keys, clock, logger, signal, progress, writerVersion: WRITER_VERSION },
   )

@@ -17,6 +17,7 @@ import {
 } from '@tidemark/repository'
 import { type ObjectStore, openObjectStore } from '@tidemark/storage'
 import { LatestUncertainError, RepositoryElsewhereError, UnknownNameError } from '../errors.ts'
+import type { Patience } from '../patience.ts'
 
 export interface ConfiguredDeps {
   readonly config: Config
@@ -25,6 +26,7 @@ export interface ConfiguredDeps {
   readonly signal: AbortSignal
   /** What this host calls itself; a file repository of another host is not opened. Default: the system's host name. */
   readonly host?: string
+  readonly patience?: Patience
 }
 
 export interface UnavailableRepository {
@@ -144,6 +146,7 @@ export async function openConfiguredStore(
     clock,
     logger,
     s3: {
+      ...deps.patience?.store,
       ...credentials,
       ...(endpoint === undefined ? {} : { endpoint }),
       ...(region === undefined ? {} : { region }),
