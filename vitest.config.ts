@@ -51,6 +51,9 @@ export default defineConfig({
           ...slow,
         },
       },
+      {
+        test: { name: 'chaos', include: ['tests/chaos/**/*.test.ts'], fileParallelism: false, globalSetup, ...slow },
+      },
     ],
   },
 })

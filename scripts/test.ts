@@ -24,7 +24,7 @@ const CHECKS: readonly (readonly [name: string, command: string, args: readonly 
   ['unused code', 'turbo', ['run', '//#check:knip']],
   ['package boundaries', 'turbo', ['boundaries']],
 ]
-const PROJECTS = ['unit', 'conformance', 'integration', 'matrix', 'e2e']
+const PROJECTS = ['unit', 'conformance', 'integration', 'matrix', 'e2e', 'chaos']
 
 function runs(command: string, args: readonly string[]): boolean {
   const { status, error } = spawnSync(command, args, { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })

@@ -9,6 +9,7 @@ import { type Config, loadConfig } from '@tidemark/config'
 import { type BackupResult, type Operation, type VerifyResult, isTerminal, operationSchema } from '@tidemark/contracts'
 import {
   type OsUser,
+  type S3Settings,
   TemporaryFolder,
   type TestPostgres,
   type TestRedis,
@@ -20,9 +21,12 @@ import { type Ending, Program } from './processes.ts'
 
 export type AppName = 'api' | 'worker-backup' | 'worker-verify' | 'worker-restore'
 
+/** What a worker needs to reach a server: the server itself, or a proxy before it. */
+export type ServerAddress = Pick<TestPostgres, 'host' | 'port' | 'user' | 'password'>
+
 export interface FleetOptions {
   /** By configured name. */
-  readonly clusters: Readonly<Record<string, TestPostgres>>
+  readonly clusters: Readonly<Record<string, ServerAddress>>
   /** As they stand in tidemark.yaml; `{ folder: 'name' }` is a shared file repository in the fleet's own folder. */
   readonly repositories: Readonly<Record<string, RepositoryChoice>>
   readonly redis?: TestRedis
@@ -251,7 +255,7 @@ export async function bucketRepository(s3: TestS3): Promise<{ url: string; endpo
   return { url: `s3://${await s3.createBucket()}/backups`, endpoint: s3.endpoint, region: s3.region }
 }
 
-export function awsEnvironment({ accessKeyId, secretAccessKey }: TestS3): Record<string, string> {
+export function awsEnvironment({ accessKeyId, secretAccessKey }: S3Settings): Record<string, string> {
   return { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey }
 }
 

@@ -1,0 +1,45 @@
+/** A worker process like those of `apps/`, which notices within seconds what they notice within a minute: dead workers, silent servers. */
+import { writeSync } from 'node:fs'
+import { loadConfig } from '@tidemark/config'
+import { systemClock } from '@tidemark/kernel'
+import { createLogger } from '@tidemark/observability'
+import { backupCluster, restoreConfigured } from '@tidemark/operations'
+import { connectRedis, startWorker } from '@tidemark/queue'
+import { SHORT_PATIENCE } from './operate.ts'
+
+const config = loadConfig()
+const logger = createLogger({ name: 'quick-worker', level: 'info' })
+const quick = { lockDurationMs: 2000, stalledIntervalMs: 500, drainMs: 500, logger }
+const deps = { config, clock: systemClock, patience: SHORT_PATIENCE }
+const workers = [
+  startWorker({
+    ...quick,
+    kind: 'backup',
+    connection: connectRedis(config.redis, 'worker', logger),
+    process: ({ cluster, operationId, requestedAt, options }, { signal, progress, logger }) =>
+      backupCluster(
+        { cluster, operationId, requestedAt: new Date(requestedAt), options },
+        { ...deps, logger, signal, progress },
+      ),
+  }),
+  startWorker({
+    ...quick,
+    kind: 'restore',
+    connection: connectRedis(config.redis, 'worker', logger),
+    process: ({ cluster, backupId, targetDirectory, profile }, { signal, progress, logger }) =>
+      restoreConfigured(
+        {
+          backup: backupId,
+          cluster,
+          repository: undefined,
+          targetDirectory,
+          profile,
+          owner: undefined,
+          allowDamaged: false,
+        },
+        { ...deps, logger, signal, progress },
+      ),
+  }),
+]
+await Promise.all(workers.map((worker) => worker.ready()))
+writeSync(1, `${JSON.stringify({ ready: true })}\n`)
