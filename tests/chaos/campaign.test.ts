@@ -66,7 +66,7 @@ test('a campaign can fail: one byte changed in a stored pack is a violation, wit
   })
   const report = await play(onFile ?? 0, { fault: 'none', sabotage: changeOneByte })
   expect(report.outcome).toBe('succeeded')
-  expect(report.violation).toMatch(/is listed in repository and does not verify/)
+  expect(report.violation).toMatch(/is listed in local and does not verify/)
   expect(report.violation).toMatch(/pack-00001/)
   const kept = await readdir(report.evidence ?? '')
   expect(kept.toSorted()).toEqual(['files', 'postgres.log', 'round.json', 'said.txt'])

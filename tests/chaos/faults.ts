@@ -15,6 +15,8 @@ const COPY = 'BASE_BACKUP'
 const WAL = 'START_REPLICATION'
 
 export type Operation = Task['do']
+/** `both`: a file repository that is required, and one in S3 that may not be. */
+export type Storage = 'file' | 's3' | 'both'
 
 /** What a fault may use to do its work. */
 export interface FaultSite {
@@ -22,14 +24,14 @@ export interface FaultSite {
   readonly chance: Random
   readonly engine: Engine
   readonly operation: Operation
-  readonly storage: 'file' | 's3'
+  readonly storage: Storage
   /** Of the file repository, on a disk of its own where the fault asked for one. */
   readonly repositoryFolder: string
   readonly target: string
   /** The operation, once it has begun. */
   readonly run: Promise<Run>
   /** For the summary and the evidence. */
-  note(text: string): void
+  readonly note: (text: string) => void
   /** Undone before anything is checked. */
   readonly undo: AsyncDisposableStack
 }
@@ -40,7 +42,7 @@ export interface FaultKind {
   readonly weight: number
   readonly engines: readonly Engine[]
   readonly operations: readonly Operation[]
-  readonly storage: readonly ('file' | 's3')[]
+  readonly storage: readonly Storage[]
   /** Needs root, for a file system of its own. */
   readonly disk?: 'repository' | 'target'
   /** Of processes that were killed, or scratch objects that could not be deleted. */
@@ -54,7 +56,7 @@ const EVERY: readonly Engine[] = ['cli', 'process', 'fleet']
 /** Those that give up within seconds. */
 const PATIENT_NO_LONGER: readonly Engine[] = ['process', 'fleet']
 const BOTH = ['backup', 'restore'] as const
-const ANY = ['file', 's3'] as const
+const ANY: readonly Storage[] = ['file', 's3', 'both']
 
 export const FAULTS: readonly FaultKind[] = [
   { name: 'none', weight: 3, engines: EVERY, operations: BOTH, storage: ANY, arm: () => {} },
@@ -153,7 +155,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 6,
     engines: EVERY,
     operations: BOTH,
-    storage: ['s3'],
+    storage: ['s3', 'both'],
     arm: ({ bench, chance, note }) => {
       const rules = Array.from({ length: chance.integer(1, 4) }, () => passing(chance))
       note(rules.map((rule) => `${rule.fault.kind} after ${rule.skip} of ${String(rule.path)}`).join(', '))
@@ -166,7 +168,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 5,
     engines: PATIENT_NO_LONGER,
     operations: BOTH,
-    storage: ['s3'],
+    storage: ['s3', 'both'],
     arm: ({ bench, chance, note }) => {
       const fault = chance.pick<S3Rule['fault']>([
         { kind: 'reset' },
@@ -186,7 +188,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 3,
     engines: EVERY,
     operations: ['backup'],
-    storage: ['s3'],
+    storage: ['s3', 'both'],
     arm: ({ bench, chance, note }) => {
       const fault = chance.pick<S3Rule['fault']>([{ kind: 'overwrite' }, { kind: 'lie-stored' }])
       note(fault.kind)
@@ -211,7 +213,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 4,
     engines: EVERY,
     operations: ['backup'],
-    storage: ['file'],
+    storage: ['file', 'both'],
     disk: 'repository',
     arm: async ({ chance, note, repositoryFolder, undo }) => {
       // It holds about 12 MiB of packs, the file list and sealed WAL in the end.
@@ -272,7 +274,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 3,
     engines: ['fleet'],
     operations: BOTH,
-    storage: ['s3'],
+    storage: ['s3', 'both'],
     arm: (site) =>
       somewhere(site, async () => {
         await site.bench.redis.killHard()
@@ -284,7 +286,7 @@ export const FAULTS: readonly FaultKind[] = [
     weight: 3,
     engines: ['fleet'],
     operations: BOTH,
-    storage: ['s3'],
+    storage: ['s3', 'both'],
     arm: (site) => somewhere(site, () => site.bench.wipeRedis()),
   },
 ]
@@ -300,7 +302,8 @@ async function somewhere(
   { bench, chance, operation, storage, target, note, undo }: FaultSite,
   action: () => unknown,
 ): Promise<void> {
-  if (storage === 's3' && (operation === 'restore' || chance.next() < 0.4)) {
+  // A restore asks the file repository first.
+  if (operation === 'restore' ? storage === 's3' : storage !== 'file' && chance.next() < 0.4) {
     const skip = operation === 'restore' ? chance.integer(0, 30) : chance.integer(0, 60)
     note(`at request ${skip}`)
     bench.store.add({ fault: { kind: 'act', action }, skip })

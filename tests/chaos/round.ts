@@ -4,7 +4,7 @@
  * Everything random comes from the round's seed.
  */
 import { cp, mkdir, writeFile } from 'node:fs/promises'
-import { parseLsn } from '@tidemark/kernel'
+import { type Problem, parseLsn } from '@tidemark/kernel'
 import { type Random, type TestPostgres, random } from '@tidemark/testkit'
 import type { BackupResult, RestoreResult } from '@tidemark/contracts'
 import { type Scene, Violation, afterBackup, afterRestore, equalTo, tolerateDebris } from '../support/aftermath.ts'
@@ -13,7 +13,7 @@ import { type Outcome, backupHere, initHere, listHere, outcomeOf, restoreHere } 
 import { fingerprint } from '../support/sample-cluster.ts'
 import type { ChaosBench } from './bench.ts'
 import { type AnyOutcome, type Engine, type Run, beginRun } from './engines.ts'
-import { FAULTS, type FaultKind, type Operation, mountSmallDisk } from './faults.ts'
+import { FAULTS, type FaultKind, type Operation, type Storage, mountSmallDisk } from './faults.ts'
 import { TickLoad, wrongTicks } from './load.ts'
 
 const MiB = 1_048_576
@@ -26,7 +26,7 @@ export interface RoundPlan {
   readonly engine: Engine
   readonly operation: Operation
   readonly fault: FaultKind
-  readonly storage: 'file' | 's3'
+  readonly storage: Storage
   /** Rows are written during the backup. */
   readonly load: boolean
 }
@@ -106,13 +106,19 @@ export async function runRound(bench: ChaosBench, seed: number, options: RoundOp
     load: plan.load,
     notes: round.notes,
     outcome: outcome?.kind ?? 'none',
-    ...(outcome?.kind === 'failed' ? { code: String(outcome.problem.facts['causeCode'] ?? outcome.problem.code) } : {}),
+    ...(outcome?.kind === 'failed' ? { code: codeOf(outcome.problem) } : {}),
     verified: round.verified,
     restored: round.restored,
     ms: Math.round(performance.now() - startedMs),
     ...(violation === undefined ? {} : { violation }),
     ...(evidence === undefined ? {} : { evidence }),
   }
+}
+
+/** Of the cause, where one error stands for another. */
+function codeOf({ code, facts }: Problem): string {
+  const { causeCode } = facts
+  return typeof causeCode === 'string' ? causeCode : code
 }
 
 class Round implements AsyncDisposable {
@@ -147,20 +153,20 @@ class Round implements AsyncDisposable {
     const { server, store, bucket, source, redis } = this.#bench
     const { storage, seed, fault } = this.#plan
     const { endpoint, region } = store
-    const choice: RepositoryChoice =
-      storage === 'file'
-        ? { folder: 'local' }
-        : {
-            url: `s3://${bucket}/round-${seed}`,
-            endpoint,
-            region,
-            accessKeyId: { env: 'AWS_ACCESS_KEY_ID' },
-            secretAccessKey: { env: 'AWS_SECRET_ACCESS_KEY' },
-          }
+    const local: RepositoryChoice = { folder: 'local' }
+    const offsite: RepositoryChoice = {
+      url: `s3://${bucket}/round-${seed}`,
+      endpoint,
+      region,
+      accessKeyId: { env: 'AWS_ACCESS_KEY_ID' },
+      secretAccessKey: { env: 'AWS_SECRET_ACCESS_KEY' },
+      required: storage === 's3' || this.#chance.next() < 0.5,
+    }
+    const repositories = { ...(storage === 's3' ? {} : { local }), ...(storage === 'file' ? {} : { offsite }) }
     const fleet = this.#stack.use(
       await Fleet.create({
         clusters: { main: { host: server.host, port: server.port, user: source.user, password: source.password } },
-        repositories: { repository: choice },
+        repositories,
         packBytes: '1MiB',
         env: awsEnvironment(store),
       }),
@@ -173,7 +179,7 @@ class Round implements AsyncDisposable {
     if (fault.disk === 'repository') await mountSmallDisk(fleet.folder.join('local'), 96 * MiB, this.#stack)
     await initHere(fleet.config)
     await this.#countTicks()
-    const scene = { fleet, source, folders: storage === 'file' ? ['local'] : [], debris: new Set<string>() }
+    const scene = { fleet, source, folders: storage === 's3' ? [] : ['local'], debris: new Set<string>() }
     this.#scene = scene
     return scene
   }

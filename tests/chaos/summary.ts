@@ -40,10 +40,6 @@ export function summaryOf(seed: number, reports: readonly RoundReport[], ms: num
 }
 
 export function textOf(summary: Summary): string {
-  const counts = (row: Readonly<Record<string, number>>): string =>
-    Object.entries(row)
-      .map(([name, n]) => `${n} ${name}`)
-      .join(', ')
   return [
     `seed ${summary.seed}: ${summary.rounds} rounds in ${summary.seconds} s, ${summary.underLoad} of them under write load`,
     `operations: ${counts(summary.operations)}; engines: ${counts(summary.engines)}`,
@@ -54,6 +50,12 @@ export function textOf(summary: Summary): string {
     ...summary.violations.map(({ seed, violation }) => `  round ${seed}: ${violation.split('\n')[0]}`),
     '',
   ].join('\n')
+}
+
+function counts(row: Readonly<Record<string, number>>): string {
+  return Object.entries(row)
+    .map(([name, n]) => `${n} ${name}`)
+    .join(', ')
 }
 
 function count(names: readonly string[]): Record<string, number> {

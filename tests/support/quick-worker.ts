@@ -1,14 +1,27 @@
 /** A worker process like those of `apps/`, which notices within seconds what they notice within a minute: dead workers, silent servers. */
 import { writeSync } from 'node:fs'
 import { loadConfig } from '@tidemark/config'
-import { systemClock } from '@tidemark/kernel'
-import { createLogger } from '@tidemark/observability'
+import { type Logger, systemClock } from '@tidemark/kernel'
 import { backupCluster, restoreConfigured } from '@tidemark/operations'
 import { connectRedis, startWorker } from '@tidemark/queue'
 import { SHORT_PATIENCE } from './operate.ts'
 
+/** To standard error, for the evidence. */
+function loggerWith(bound: object): Logger {
+  const say = (facts: object, message: string): void => {
+    process.stderr.write(`${new Date().toISOString()} ${message} ${JSON.stringify({ ...bound, ...facts })}\n`)
+  }
+  return {
+    debug: () => {},
+    info: say,
+    warn: say,
+    error: say,
+    child: (bindings) => loggerWith({ ...bound, ...bindings }),
+  }
+}
+
 const config = loadConfig()
-const logger = createLogger({ name: 'quick-worker', level: 'info' })
+const logger = loggerWith({})
 const quick = { lockDurationMs: 2000, stalledIntervalMs: 500, drainMs: 500, logger }
 const deps = { config, clock: systemClock, patience: SHORT_PATIENCE }
 const workers = [

@@ -207,7 +207,7 @@ export class TcpProxy implements AsyncDisposable {
       await armed.action(connection)
       armed.fired.resolve()
     } catch (error) {
-      armed.fired.reject(error as Error)
+      armed.fired.reject(error)
     }
   }
 

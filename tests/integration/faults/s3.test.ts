@@ -241,7 +241,8 @@ test('one bit of a pack that changed on its way is never taken for the backup', 
   const target = await scene.fleet.newTarget(`target-${chance.integer(0, 1e9)}`)
   const outcome = await outcomeOf(restoreHere(scene.fleet.config, 'latest', target))
   store.heal()
-  if (outcome.kind === 'failed') expect(outcome.problem.code).toBe('BACKUP_INCOMPLETE')
+  const ending = outcome.kind === 'failed' ? outcome.problem.code : outcome.kind
+  expect(ending).toBeOneOf(['succeeded', 'BACKUP_INCOMPLETE'])
   await afterRestore(outcome, target, equalTo(bench.before))
 })
 
