@@ -197,10 +197,12 @@ class Round implements AsyncDisposable {
     if (this.#plan.fault.leavesDebris === true) await tolerateDebris(scene)
     await sabotage?.(scene)
     const listing = await afterBackup(scene, outcome)
-    const listed = listing.flatMap(({ backups }) => backups)
-    this.verified += listed.length
-    const known = new Set(listed.map(({ backupId }) => backupId))
-    for (const backup of listed) await this.#restoreAndCompare(scene, backup.backupId)
+    const known = new Set(listing.flatMap(({ backups }) => backups.map(({ backupId }) => backupId)))
+    this.verified += known.size
+    for (const backupId of known) {
+      const holders = listing.filter(({ backups }) => backups.some((backup) => backup.backupId === backupId))
+      await this.#restoreAndCompare(scene, backupId, this.#chance.pick(holders).repository)
+    }
     if (outcome.kind === 'succeeded' && this.#chance.next() < 0.5) return
     // Whatever happened, the next one works.
     const clean = await outcomeOf(backupHere(scene.fleet.config))
@@ -258,9 +260,11 @@ class Round implements AsyncDisposable {
     return this.outcome
   }
 
-  async #restoreAndCompare(scene: Scene, backupId: string): Promise<void> {
+  /** @param repository read from there alone. */
+  async #restoreAndCompare(scene: Scene, backupId: string, repository?: string): Promise<void> {
     const target = await scene.fleet.newTarget(`restored-${backupId}`)
-    const outcome = await outcomeOf(restoreHere(scene.fleet.config, backupId, target))
+    const from = repository === undefined ? {} : { repository }
+    const outcome = await outcomeOf(restoreHere(scene.fleet.config, backupId, target, from))
     if (outcome.kind !== 'succeeded')
       throw new Violation(`restore of the listed ${backupId}: ${JSON.stringify(outcome)}`)
     await afterRestore(outcome, target, this.#compare(backupId))
