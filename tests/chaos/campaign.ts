@@ -10,6 +10,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { startS3 } from '@tidemark/testkit'
+import { FAULTS } from './faults.ts'
 import { playRounds, roundSeeds } from './play-rounds.ts'
 import { summaryOf, textOf } from './summary.ts'
 
@@ -21,6 +22,10 @@ const only = env['TIDEMARK_CHAOS_ONLY']
 for (const [name, value] of Object.entries({ SEED: seed, ROUNDS: rounds, JOBS: jobs, ONLY: Number(only ?? 0) }))
   if (!Number.isSafeInteger(value) || value < 0) throw new Error(`TIDEMARK_CHAOS_${name} is to be a whole number`)
 
+const fault = env['TIDEMARK_CHAOS_FAULT']
+if (fault !== undefined && !FAULTS.some(({ name }) => name === fault))
+  throw new Error(`TIDEMARK_CHAOS_FAULT is to be one of: ${FAULTS.map(({ name }) => name).join('; ')}`)
+
 const evidenceFolder = fileURLToPath(new URL('../../.reports/chaos', import.meta.url))
 await mkdir(evidenceFolder, { recursive: true })
 process.stdout.write(only === undefined ? `TIDEMARK_CHAOS_SEED=${seed}, ${rounds} rounds\n` : `one round: ${only}\n`)
@@ -29,7 +34,7 @@ await using s3 = await startS3()
 const startedMs = performance.now()
 const reports = await playRounds(s3, only === undefined ? roundSeeds(seed, rounds) : [Number(only)], {
   evidenceFolder,
-  fault: env['TIDEMARK_CHAOS_FAULT'],
+  fault,
   jobs,
   onReport: (line) => process.stdout.write(`${line}\n`),
 })

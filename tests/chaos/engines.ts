@@ -121,10 +121,10 @@ async function runFleet(fleet: Fleet, task: Task): Promise<Run> {
   stack.defer(() => app.close())
   await app.listen({ host: '127.0.0.1', port: fleet.apiPort })
   const programs: Program[] = []
+  stack.defer(async () => void (await Promise.all(programs.map((program) => program[Symbol.asyncDispose]()))))
   const startWorker = async (): Promise<void> => {
     const worker = new Program('tests/support/quick-worker.ts', [], { env: fleet.env, cwd: fleet.folder.path })
     programs.push(worker)
-    stack.use(worker)
     await worker.readyLine()
   }
   await until(() => connection.client.status === 'ready', { what: 'Redis' })

@@ -138,15 +138,17 @@ export const FAULTS: readonly FaultKind[] = [
     engines: EVERY,
     operations: ['backup'],
     storage: ANY,
-    arm: ({ bench, chance, note }) => {
+    arm: ({ bench, chance, note, undo }) => {
       const how = chance.pick(['killed', 'immediate', 'fast'] as const)
       const bytes = placeOf(chance, COPY)
       note(`${how} after ${bytes} bytes of the copy`)
       void bench.server.at({ direction: 'down', bytes, said: COPY }, async () => {
-        if (how === 'killed') await bench.source.killHard()
+        const restarted = (how === 'killed' ? bench.source.killHard() : bench.source.stop(how)).then(() =>
+          bench.source.start(),
+        )
+        undo.defer(() => restarted)
         // A fast shutdown waits for the walsender that is held here.
-        else void bench.source.stop(how).then(() => bench.source.start())
-        if (how === 'killed') await bench.source.start()
+        if (how === 'killed') await restarted
       })
     },
   },

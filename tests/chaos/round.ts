@@ -293,7 +293,15 @@ class Round implements AsyncDisposable {
     await writeFile(
       `${place}/round.json`,
       JSON.stringify(
-        { ...plan, fault: plan.fault.name, notes, outcome, error: String((error as Error).stack), requests },
+        {
+          ...plan,
+          fault: plan.fault.name,
+          notes,
+          outcome,
+          error: String((error as Error).stack),
+          key: this.#scene?.fleet.env['BACKUP_ENCRYPTION_KEY'],
+          requests,
+        },
         undefined,
         1,
       ),

@@ -284,16 +284,16 @@ export async function untilPromoted(server: TestPostgres): Promise<void> {
   })
 }
 
-/** Resolves once no walsender, no slot and no advisory lock is left on the server. */
+/** Resolves once no connection, no slot and no advisory lock of ours is left on the server. */
 export async function untilLetGo(server: TestPostgres): Promise<void> {
   await until(
     async () => {
       const [row] = await server.query<{ left: string }>(
-        `SELECT (SELECT count(*) FROM pg_stat_replication) + (SELECT count(*) FROM pg_replication_slots)
+        `SELECT (SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'tidemark%') + (SELECT count(*) FROM pg_replication_slots)
               + (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory') AS left`,
       )
       return row?.left === '0'
     },
-    { what: 'walsenders, slots and locks to be gone' },
+    { what: 'connections, slots and locks to be gone' },
   )
 }
