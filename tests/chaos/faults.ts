@@ -304,8 +304,14 @@ async function somewhere(
   { bench, chance, operation, storage, target, note, undo }: FaultSite,
   action: () => unknown,
 ): Promise<void> {
-  // A restore asks the file repository first.
-  if (operation === 'restore' ? storage === 's3' : storage !== 'file' && chance.next() < 0.4) {
+  if (operation === 'backup' && storage !== 'file' && chance.next() < 0.4) {
+    // The commit is a small part of the bytes, and the one where order matters most.
+    const object = chance.pick(['begin/', 'pack-', 'pack-', 'files-', 'packs.json', 'records/', 'wal/'])
+    const skip = object === 'pack-' ? chance.integer(0, 8) : 0
+    note(`at put ${skip} of ${object}`)
+    bench.store.add({ fault: { kind: 'act', action }, method: 'PUT', path: new RegExp(`/${object}`), skip })
+  } else if (operation === 'restore' ? storage === 's3' : storage !== 'file' && chance.next() < 0.4) {
+    // With both, a restore asks the file repository first.
     const skip = operation === 'restore' ? chance.integer(0, 30) : chance.integer(0, 60)
     note(`at request ${skip}`)
     bench.store.add({ fault: { kind: 'act', action }, skip })
