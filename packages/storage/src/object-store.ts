@@ -86,6 +86,12 @@ export interface ObjectStore extends AsyncDisposable {
    */
   listFolders(prefix: string, signal: AbortSignal): AsyncIterable<string>
 
+  /**
+   * What the clock says that gives objects their `modifiedAt`, to the second. Ages are the difference of the two: no clock of
+   * the caller's takes part. Fails as `put` does.
+   */
+  storeTime(signal: AbortSignal): Promise<Date>
+
   /** Removes these objects; absent names are no error. Only maintenance and the capability probe call it. */
   delete(names: readonly ObjectName[], signal: AbortSignal): Promise<void>
 

@@ -171,6 +171,11 @@ export class FileObjectStore implements ObjectStore {
     }
   }
 
+  /** The modification time of a fresh file: on a network file system it is the server's clock that counts. */
+  async storeTime(signal: AbortSignal): Promise<Date> {
+    return this.#call('asking for the time', undefined, 0, signal, (cut) => this.#temp.time(cut))
+  }
+
   async probe(signal: AbortSignal): Promise<StoreCapabilities> {
     const name = `scratch/probe-${randomId()}`
     try {

@@ -62,6 +62,7 @@ test('when the root disappears every method says so: nothing looks merely absent
     () => collect(store.list('a/', { signal })),
     () => collect(store.listFolders('a/', signal)),
     () => store.delete(['a/b'], signal),
+    () => store.storeTime(signal),
     () => store.probe(signal),
   ]
   for (const call of calls) await expect(call()).rejects.toThrow(StoreMissingError)

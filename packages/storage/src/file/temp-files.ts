@@ -40,6 +40,16 @@ export class TempFiles {
     }
   }
 
+  /** What the file system's clock says: the modification time that a file written now gets. */
+  async time(signal: AbortSignal): Promise<Date> {
+    const path = await this.write(Buffer.from('now'), signal)
+    try {
+      return (await lstat(path)).mtime
+    } finally {
+      await unlink(path)
+    }
+  }
+
   /** Writes and syncs `bytes`; resolves to the path. Leaves nothing when it fails or `signal` fires. */
   async write(bytes: Uint8Array, signal: AbortSignal): Promise<string> {
     // Opened for reading only: the reason then is the reason now, not that the folder is missing.

@@ -23,8 +23,10 @@ import { Faults, type StoreMethod } from './faults.ts'
 
 export interface MemoryObjectStoreOptions {
   readonly url?: string
-  /** Gives `modifiedAt` (the store's clock) and the deadline. */
+  /** Of this host: gives the deadline, and the store's time unless there is a `storeClock`. */
   readonly clock?: Clock
+  /** Gives `modifiedAt` and `storeTime`. */
+  readonly storeClock?: Clock
   /** false: as a versioned bucket on RGW, of two racing `putIfAbsent` both are told 'stored'. Default true. */
   readonly conditionalPut?: boolean
   /** false: a wrong `sha256` is not noticed. Default true. */
@@ -42,12 +44,14 @@ export class MemoryObjectStore implements ObjectStore {
   readonly faults = new Faults()
   readonly #objects = new Map<ObjectName, Stored>()
   readonly #clock: Clock
+  readonly #storeClock: Clock
   readonly #capabilities: StoreCapabilities
   readonly #deadlineMs: number
 
   constructor(options: MemoryObjectStoreOptions = {}) {
     this.url = options.url ?? 'memory://'
     this.#clock = options.clock ?? systemClock
+    this.#storeClock = options.storeClock ?? this.#clock
     this.#deadlineMs = options.deadlineMs ?? 60_000
     this.#capabilities = {
       conditionalPut: options.conditionalPut ?? true,
@@ -117,6 +121,10 @@ export class MemoryObjectStore implements ObjectStore {
     })
   }
 
+  async storeTime(signal: AbortSignal): Promise<Date> {
+    return this.#call('storeTime', undefined, signal, async () => this.#storeClock.now())
+  }
+
   async probe(signal: AbortSignal): Promise<StoreCapabilities> {
     return this.#call('probe', undefined, signal, async () => this.#capabilities)
   }
@@ -157,7 +165,7 @@ export class MemoryObjectStore implements ObjectStore {
     ) {
       throw new ChecksumRefusedError(name, this.url)
     }
-    this.#objects.set(name, { bytes: Buffer.from(bytes), modifiedAt: this.#clock.now() })
+    this.#objects.set(name, { bytes: Buffer.from(bytes), modifiedAt: this.#storeClock.now() })
   }
 
   #entry(name: ObjectName): ObjectEntry | undefined {

@@ -23,6 +23,20 @@ export function withHeaders(headers: Readonly<Record<string, string>>): BuildSte
   }
 }
 
+/** The SDK's DeserializeMiddleware, as far as it is needed here. */
+type DeserializeStep = <Args, Out extends { response: unknown }>(
+  next: (args: Args) => Promise<Out>,
+) => (args: Args) => Promise<Out>
+
+/** Hands the response's headers, in lower case, to `take`; the SDK's own answer leaves most of them out. */
+export function withResponseHeaders(take: (headers: Readonly<Record<string, string>>) => void): DeserializeStep {
+  return (next) => async (args) => {
+    const result = await next(args)
+    take((result.response as HttpRequestLike).headers)
+    return result
+  }
+}
+
 /** DeleteObjects: many stores still demand Content-MD5, which the SDK no longer sends. */
 export function withBodyMd5(): BuildStep {
   return (next) => async (args) => {

@@ -107,6 +107,18 @@ test.each([
   expect(requests[2]?.url).toContain('/bucket/p/a')
 })
 
+test("the store's time is its Date header, and an answer without one is tried again", async () => {
+  const withDate =
+    (date: string): Answer =>
+    (_request, response) => {
+      response.sendDate = false
+      response.writeHead(200, date === '' ? {} : { date }).end()
+    }
+  script = [withDate(''), withDate('soon'), withDate('Thu, 01 Jan 2026 00:00:07 GMT')]
+  await expect(store.storeTime(signal)).resolves.toEqual(new Date('2026-01-01T00:00:07Z'))
+  expect(methods()).toEqual(['HEAD', 'HEAD', 'HEAD'])
+})
+
 test('a store that stays unavailable is given up after the attempts allowed', async () => {
   script = [fail(503, 'SlowDown')]
   await expect(store.put('a', bytes, { signal })).rejects.toThrow(StoreUnavailableError)

@@ -35,7 +35,7 @@ import type {
 import { DEFAULT_RETRY, Retry } from '../retry.ts'
 import { probeS3 } from './probe-s3.ts'
 import { readBody } from './read-body.ts'
-import { withBodyMd5, withHeaders } from './request-headers.ts'
+import { withBodyMd5, withHeaders, withResponseHeaders } from './request-headers.ts'
 import { DEFAULT_TIMING, createS3Client, type S3Options, type S3Timing } from './s3-client.ts'
 import { statusOf, translateS3Error, type S3Failure } from './translate-s3-error.ts'
 
@@ -142,14 +142,7 @@ export class S3ObjectStore implements ObjectStore {
         return { name, size: found.ContentLength ?? 0, modifiedAt: found.LastModified ?? new Date(0) }
       }
       // A 404 to HEAD has no body to say what is missing: "no such object" is to mean that the bucket is there.
-      await this.#attempt(what, name, 0, signal, async (abortSignal) => {
-        try {
-          await this.#client.send(new HeadBucketCommand({ Bucket: this.#bucket }), { abortSignal })
-        } catch (error) {
-          if (statusOf(error as S3Failure) === 404) throw new StoreMissingError(this.url, { cause: error })
-          throw error
-        }
-      })
+      await this.#headBucket(what, new HeadBucketCommand({ Bucket: this.#bucket }), signal)
       return undefined
     })
   }
@@ -184,6 +177,23 @@ export class S3ObjectStore implements ObjectStore {
     }
   }
 
+  /** The Date header of a HEAD for the bucket: as fresh as the answer, since nobody may cache what was signed. */
+  async storeTime(signal: AbortSignal): Promise<Date> {
+    const what = "asking for the store's time"
+    return this.#retry.run(what, signal, async () => {
+      let date: string | undefined
+      const command = new HeadBucketCommand({ Bucket: this.#bucket })
+      command.middlewareStack.add(
+        withResponseHeaders((headers) => (date = headers['date'])),
+        { step: 'deserialize', name: 'tidemarkDate', priority: 'low' },
+      )
+      await this.#headBucket(what, command, signal)
+      const time = new Date(date ?? Number.NaN)
+      if (Number.isNaN(time.getTime())) throw new StoreUnavailableError(what, this.url, { facts: { date } })
+      return time
+    })
+  }
+
   async probe(signal: AbortSignal): Promise<StoreCapabilities> {
     const found = await probeS3({
       put: (name, bytes, how) =>
@@ -200,6 +210,17 @@ export class S3ObjectStore implements ObjectStore {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#client.destroy()
+  }
+
+  async #headBucket(what: string, command: HeadBucketCommand, signal: AbortSignal): Promise<void> {
+    await this.#attempt(what, undefined, 0, signal, async (abortSignal) => {
+      try {
+        await this.#client.send(command, { abortSignal })
+      } catch (error) {
+        if (statusOf(error as S3Failure) === 404) throw new StoreMissingError(this.url, { cause: error })
+        throw error
+      }
+    })
   }
 
   async #putOnce(

@@ -53,6 +53,7 @@ test('a missing bucket is missing for every method, never an absent object', asy
     () => collect(store.list('', { signal })),
     () => collect(store.listFolders('', signal)),
     () => store.delete(['a'], signal),
+    () => store.storeTime(signal),
     () => store.probe(signal),
   ]
   for (const call of calls) await expect(call()).rejects.toThrow(StoreMissingError)

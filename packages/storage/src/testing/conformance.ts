@@ -198,6 +198,20 @@ export function describeObjectStore(driver: string, makeStore: () => Promise<Sto
       )
     })
 
+    test("the store's time is the one that objects get, whatever this host's clock says", async () => {
+      const root = folder()
+      const before = await store.storeTime(signal)
+      await store.put(`${root}x`, Buffer.from('x'), { signal })
+      const after = await store.storeTime(signal)
+      const [entry] = await collect(store.list(root, { signal }))
+      const givenMs = entry?.modifiedAt.getTime() ?? Number.NaN
+      // S3 has whole seconds, some stores round them up.
+      expect(givenMs).toBeGreaterThanOrEqual(before.getTime() - 1000)
+      expect(givenMs).toBeLessThanOrEqual(after.getTime() + 1000)
+      expect(after.getTime()).toBeGreaterThanOrEqual(before.getTime())
+      expect((await subject.leftovers?.()) ?? []).toEqual([])
+    })
+
     test('more than a page of objects is listed whole, and from the middle', async () => {
       const root = folder()
       const names = Array.from(
@@ -291,6 +305,7 @@ export function describeObjectStore(driver: string, makeStore: () => Promise<Sto
         () => collect(store.list(root, { signal: fired })),
         () => collect(store.listFolders('', fired)),
         () => store.delete([`${root}kept`], fired),
+        () => store.storeTime(fired),
         () => store.probe(fired),
       ]
       for (const call of calls) await expect(call()).rejects.toThrow(AbortedError)
