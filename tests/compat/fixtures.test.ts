@@ -47,7 +47,8 @@ test.each(READABLE)('format %s: every file of every backup has its SHA-256', asy
   const set = await openRepositorySet([{ name: 'fixture', store, required: true }], expected.publicKey, signal)
   const keys = await openKeys(set, [FIXTURE_TEST_KEY], signal)
   const [repository] = set.repositories as [Repository]
-  const listed = await listBackups(repository, set.publicKey, undefined, signal)
+  const { backups } = await listBackups(repository, set.publicKey, { limit: 100 }, signal)
+  const listed = backups.toReversed()
 
   expect(set.setId).toBe(expected.setId)
   expect(listed.map(({ backupId }) => backupId)).toEqual(expected.backups.map(({ backupId }) => backupId))
@@ -95,7 +96,7 @@ async function contentsOf(repository: Repository, record: CommitRecord, { keyrin
       packs[pack]?.open(frame).copy(bytes, fileOffset, frameOffset, frameOffset + length)
     files.push({ type: entry.type, path: entry.path, size: entry.size, sha256: sha256(bytes) })
   }
-  expect(await missingWal(repository, layout, [...table.wal, ...table.history], signal)).toEqual([])
+  expect(await missingWal(repository, layout, table, signal)).toEqual([])
   const segments: string[] = []
   for (const name of table.wal) {
     const { bytes } = await readWalSegment(repository, wal, name, record.server.walSegmentBytes, keyring, signal)

@@ -1,7 +1,7 @@
 /** A backup exists whole, in every repository that says so, or it does not exist. */
 import { hash } from 'node:crypto'
 import * as fc from 'fast-check'
-import { abortError, silentLogger, systemClock } from '@tidemark/kernel'
+import { abortError, randomId, silentLogger, systemClock } from '@tidemark/kernel'
 import { StoreFullError, StoreUnavailableError } from '@tidemark/storage'
 import { ManualClock, type StoreMethod } from '@tidemark/storage/testing'
 import { afterEach, expect, test, vi } from 'vitest'
@@ -9,7 +9,7 @@ import { BackupWriter } from './backup-writer.ts'
 import { BackupIncompleteError, FolderMismatchError, LeaseLostError, RequiredRepositoryError } from './errors.ts'
 import { ClusterLayout } from './layout.ts'
 import { readFileList } from './read-file-list.ts'
-import { listBackups, readPackTable } from './records/read-records.ts'
+import { type ListedBackup, listBackups, readPackTable } from './records/read-records.ts'
 import type { Repository } from './set/repository.ts'
 import {
   CLUSTER,
@@ -41,12 +41,13 @@ afterEach(() => {
   if (liveThreads() > 0) throw new Error(`${liveThreads()} sealing threads are alive`)
 })
 
-async function listed({ set }: SampleSet, i = 0): Promise<Awaited<ReturnType<typeof listBackups>>> {
-  return listBackups(set.repositories[i] as Repository, set.publicKey, undefined, noDeadline)
+async function listed({ set }: SampleSet, i = 0): Promise<ListedBackup[]> {
+  return (await listBackups(set.repositories[i] as Repository, set.publicKey, { limit: 100 }, noDeadline)).backups
 }
 
 async function filesIn({ set, keys }: SampleSet, i: number): Promise<unknown[]> {
-  const [backup] = await listBackups(set.repositories[i] as Repository, set.publicKey, undefined, noDeadline)
+  const page = await listBackups(set.repositories[i] as Repository, set.publicKey, { limit: 100 }, noDeadline)
+  const [backup] = page.backups
   if (backup === undefined || !('record' in backup)) throw new Error('no trusted backup is listed')
   return digested(await readBackup(set.repositories[i] as Repository, backup.record, keys.keyring))
 }
@@ -217,6 +218,52 @@ test.each(['begin/', 'pack-00002$', 'files-00001$', 'packs.jsonl$', 'wal/', 'rec
   },
 )
 
+test('an optional repository that hangs is dropped once the run has waited for it long enough, a required one is waited for', async () => {
+  const clock = new ManualClock()
+  const sample = await newSampleSet([true, false], clock)
+  const gate = Promise.withResolvers<void>()
+  let hanging = 0
+  if (sample.stores[1] !== undefined)
+    sample.stores[1].faults.latency = (method, name) => {
+      if (method !== 'put' || name?.includes('/pack-') !== true) return undefined
+      hanging += 1
+      return gate.promise
+    }
+  const writing = writeBackup(sample, smallTree(), { clock })
+  await vi.waitFor(() => expect(hanging).toBeGreaterThan(0))
+  await vi.waitFor(() => expect(clock.sleepingMs.length).toBeGreaterThan(0))
+  clock.advance(600_000)
+  for (let i = 0; i < 50; i += 1) await new Promise(setImmediate)
+  expect(sample.stores[0]?.names(layout.records)).toEqual([])
+  await vi.waitFor(() => {
+    clock.advance(5_000)
+    expect(sample.stores[0]?.names(layout.records)).toHaveLength(1)
+  })
+  expect((await writing).repositories).toEqual([
+    { name: 'a', outcome: 'stored' },
+    { name: 'b', outcome: 'dropped', problem: expect.objectContaining({ code: 'REPOSITORY_TOO_SLOW' }) },
+  ])
+  expect(await filesIn(sample, 0)).toEqual(SMALL_TREE)
+  gate.resolve()
+})
+
+test.each(['records/', '.history-'])(
+  'what is stored otherwise under %s is noticed, where the store does not check it',
+  async (where) => {
+    const sample = await newSampleSet()
+    const [store] = sample.stores
+    if (store !== undefined)
+      store.faults.latency = (method, name) => {
+        // Damaged between the put and the first look at it.
+        if (method === 'get' && name?.includes(where) === true)
+          store.corrupt(name, (bytes) => void (bytes[50] = (bytes[50] ?? 0) ^ 1))
+      }
+    await expect(writeBackup(sample, [], { timeline: 2 })).rejects.toMatchObject({
+      cause: { code: 'STORED_OTHERWISE' },
+    })
+  },
+)
+
 test('when every optional repository has failed there is nothing left to succeed with', async () => {
   const sample = await newSampleSet([false, false])
   for (const { faults } of sample.stores) faults.always('put', down(), { name: /pack-/ })
@@ -351,22 +398,42 @@ test('the history of a later timeline is in the pack table, and so comes back wi
   await expect(filesIn(sample, 0)).resolves.toEqual([])
 })
 
-test.each(['both clocks', 'the wall clock alone, as after a suspended host'])(
+test.each(["the host's monotonic clock", "the store's clock alone, as after a suspended host"])(
   'an attempt that was silent for longer than its lease does not commit, nor renew (%s)',
   async (which) => {
-    const clock = new ManualClock()
-    const sample = await newSampleSet([true], clock)
-    const late = writeBackup(sample, [], {
-      clock,
-      beforeCommit: () => (which === 'both clocks' ? clock.advance(HOUR_MS + 1) : clock.shift(HOUR_MS + 1)),
-    })
+    const [clock, storeClock] = [new ManualClock(), new ManualClock()]
+    const sample = await newSampleSet([true], clock, storeClock)
+    const silent = which.startsWith('the host') ? clock : storeClock
+    const late = writeBackup(sample, [], { clock, beforeCommit: () => silent.advance(HOUR_MS + 1) })
     await expect(late).rejects.toThrow(LeaseLostError)
     expect(sample.stores[0]?.names(`${layout.folder}begin/`)).toHaveLength(1)
     expect(await listed(sample)).toEqual([])
-    await writeBackup(sample, [], { clock, beforeCommit: () => clock.advance(HOUR_MS - 1) })
+    await writeBackup(sample, [], { clock, beforeCommit: () => silent.advance(HOUR_MS - 1) })
     expect(await listed(sample)).toHaveLength(1)
   },
 )
+
+test.each([-30, -1, 1, 30])('a wall clock that jumps by %i days costs no attempt its lease', async (days) => {
+  const clock = new ManualClock()
+  const sample = await newSampleSet([true], clock)
+  await writeBackup(sample, [], { clock, beforeCommit: () => clock.shift(days * 24 * HOUR_MS) })
+  expect(await listed(sample)).toHaveLength(1)
+})
+
+test('a begin object that was swept is not renewed, and an optional repository that lost it is dropped', async () => {
+  const sample = await newSampleSet([true, false])
+  const { repositories } = await writeBackup(sample, [], {
+    beforeCommit: ({ backupId }) => sample.stores[1]?.lose(layout.begin(backupId, 0)),
+  })
+  expect(repositories).toEqual([
+    { name: 'a', outcome: 'stored' },
+    { name: 'b', outcome: 'dropped', problem: expect.objectContaining({ code: 'LEASE_LOST' }) },
+  ])
+  const lost = writeBackup(sample, [], {
+    beforeCommit: ({ backupId }) => sample.stores[0]?.lose(layout.begin(backupId, 0)),
+  })
+  await expect(lost).rejects.toThrow(LeaseLostError)
+})
 
 test('the lease is renewed under a new name every ten minutes, until the writer is left', async () => {
   vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
@@ -401,7 +468,7 @@ function beginWriter({ set, keys }: SampleSet): Promise<BackupWriter> {
   return BackupWriter.begin(
     set,
     keys,
-    { cluster: CLUSTER, systemId: SYSTEM_ID, operationId: 'test', sealing, writerVersion: 'test' },
+    { cluster: CLUSTER, systemId: SYSTEM_ID, operationId: `test-${randomId()}`, sealing, writerVersion: 'test' },
     { clock: systemClock, logger: silentLogger, signal: noDeadline },
   )
 }

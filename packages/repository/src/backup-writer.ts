@@ -14,25 +14,29 @@ import {
   type Problem,
   formatLsn,
   freeBuffer,
+  parseWalFileName,
   randomId,
   segmentRange,
   walFileName,
 } from '@tidemark/kernel'
-import { BackupIncompleteError, DocumentDamagedError, FolderMismatchError, LeaseLostError } from './errors.ts'
+import { adoptPacks } from './adoption/adopt-packs.ts'
+import { earlierAttempts } from './adoption/dead-attempts.ts'
+import { BackupIncompleteError, DocumentDamagedError, FolderMismatchError } from './errors.ts'
+import { AttemptLease } from './attempt-lease.ts'
 import { ClusterLayout, PACK_TABLE, SOURCE } from './layout.ts'
 import type { FileEntry } from './packs/file-list.ts'
 import { FileListWriter } from './packs/file-list-writer.ts'
 import { type FileHead, FrameCutter } from './packs/frame-cutter.ts'
 import { PackWriter } from './packs/pack-writer.ts'
-import type { Begin, CommitRecord, RecordedServer } from './records/documents.ts'
+import type { CommitRecord, RecordedServer } from './records/documents.ts'
+import { compareListing } from './records/compare-listing.ts'
 import { type PackTable, type SourceEntry, encodePackTable } from './records/pack-table.ts'
+import { WalList } from './records/wal-list.ts'
 import type { SourceDocument, SourceFacts } from './records/source-document.ts'
+import { isToBeReadBack, readBack } from './set/read-back.ts'
 import type { OpenedKeys, Repository, RepositorySet } from './set/repository.ts'
 import { SetWriter } from './set/set-writer.ts'
-import { WalLayout, type WalPosition, missingWal, storeWalSegment } from './wal/wal-store.ts'
-
-const RENEW_EVERY_MS = 10 * 60_000
-const LEASE_MS = 60 * 60_000
+import { WalLayout, type WalPosition, readTimelineHistory, storeWalSegment } from './wal/wal-store.ts'
 
 export interface SealingSettings {
   readonly suite: SuiteName
@@ -93,14 +97,10 @@ export class BackupWriter implements AsyncDisposable {
   readonly #packs: PackWriter
   readonly #files: FileListWriter
   readonly #cutter: FrameCutter
-  readonly #walNames = new Map<bigint, string>()
+  readonly #walNames = new WalList()
   readonly #historyNames: string[] = []
   readonly #totals = { files: 0, directories: 0, links: 0, bytes: 0 }
-  #startLsn: Lsn | undefined
-  #begins = 0
-  #renewed: { readonly monotonicMs: number; readonly at: Date } | undefined
-  #renewal: NodeJS.Timeout | undefined
-  #renewing: Promise<void> = Promise.resolve()
+  readonly #lease: AttemptLease
 
   private constructor(set: RepositorySet, keys: OpenedKeys, options: BeginOptions, deps: WriterDeps) {
     const { signal } = deps
@@ -109,10 +109,12 @@ export class BackupWriter implements AsyncDisposable {
     this.#options = options
     this.#deps = deps
     this.startedAt = deps.clock.now()
-    this.#writer = new SetWriter(set.repositories, deps.logger)
+    this.#writer = new SetWriter(set.repositories, deps.logger, deps.clock)
     this.#layout = new ClusterLayout(options.cluster, options.systemId)
     this.#wal = new WalLayout(options.cluster, options.systemId)
-    const base = this.#layout.base(this.backupId)
+    const { backupId, startedAt } = this
+    this.#lease = new AttemptLease({ ...options, backupId, startedAt }, this.#writer, keys.keyring, deps)
+    const base = this.#layout.base(backupId)
     const store = (name: string, bytes: Uint8Array, sha256: string): Promise<void> =>
       this.#writer.put(base + name, bytes, sha256, signal)
     const { keyring } = keys
@@ -121,7 +123,10 @@ export class BackupWriter implements AsyncDisposable {
     this.#cutter = new FrameCutter(this.#packs, (entry) => this.#addEntry(entry))
   }
 
-  /** Announces the attempt in every repository. */
+  /**
+   * Announces the attempt in every repository, and takes over what dead attempts of the same operation left there: that can take as long as
+   * reading it once. Memory for it: one pack, and 32 bytes a frame.
+   */
   static async begin(
     set: RepositorySet,
     keys: OpenedKeys,
@@ -130,17 +135,15 @@ export class BackupWriter implements AsyncDisposable {
   ): Promise<BackupWriter> {
     const writer = new BackupWriter(set, keys, options, deps)
     try {
-      await writer.#renew()
+      const attempts = await writer.#earlierAttempts()
+      writer.#lease.parents = attempts
+      await writer.#lease.renew()
+      writer.#lease.keepRenewing()
+      await writer.#adopt(attempts)
     } catch (error) {
       await writer[Symbol.asyncDispose]()
       throw error
     }
-    writer.#renewal = setInterval(() => {
-      writer.#renewing = writer.#renew().catch((error: unknown) =>
-        deps.logger.warn({ err: error, backupId: writer.backupId }, 'begin object not renewed'),
-      )
-    }, RENEW_EVERY_MS)
-    writer.#renewal.unref()
     return writer
   }
 
@@ -159,7 +162,7 @@ export class BackupWriter implements AsyncDisposable {
 
   /** The server's start LSN, for begin objects from now on. */
   setStart(startLsn: Lsn): void {
-    this.#startLsn = startLsn
+    this.#lease.startLsn = startLsn
   }
 
   beginFile(head: FileHead): void {
@@ -183,11 +186,11 @@ export class BackupWriter implements AsyncDisposable {
     const sealed = await this.#packs.sealWal(bytes, { systemId: this.#wal.systemId, timeline, segment })
     const { signal } = this.#deps
     await this.#writer.each(
-      (repository) => storeWalSegment(repository, this.#wal, position, sealed, this.#keys.keyring, signal),
+      (repository, signal) => storeWalSegment(repository, this.#wal, position, sealed, this.#keys.keyring, signal),
       signal,
     )
     freeBuffer(sealed.sealed)
-    this.#walNames.set(segment, this.#wal.objectName(position, sealed.digest).slice(this.#layout.folder.length))
+    this.#walNames.add(this.#wal.objectName(position, sealed.digest).slice(this.#layout.folder.length))
   }
 
   /** Stores the history file of the backup's timeline, under a name that carries its digest. */
@@ -204,10 +207,14 @@ export class BackupWriter implements AsyncDisposable {
       compressionLevel: 0,
     })
     const { signal } = this.#deps
-    await this.#writer.each(async ({ store }) => {
-      await store.putIfAbsent(name, sealed, { signal, sha256: sha256(sealed) })
+    const [relative, sealedDigest] = [name.slice(this.#layout.folder.length), sha256(sealed)]
+    await this.#writer.each(async (repository, signal) => {
+      const outcome = await repository.store.putIfAbsent(name, sealed, { signal, sha256: sealedDigest })
+      // Stored earlier, perhaps under another salt: what is there has to open.
+      if (outcome === 'exists') await readTimelineHistory(repository, this.#layout, relative, keyring, signal)
+      else if (isToBeReadBack(repository)) await readBack(repository, name, sealed.length, sealedDigest, signal)
     }, signal)
-    this.#historyNames.push(name.slice(this.#layout.folder.length))
+    this.#historyNames.push(relative)
   }
 
   /**
@@ -228,18 +235,20 @@ export class BackupWriter implements AsyncDisposable {
     const tableSha256 = sha256(tableBytes)
     await this.#writer.put(this.#layout.base(this.backupId) + PACK_TABLE, tableBytes, tableSha256, signal)
     const record = this.#record(facts, table, { bytes: tableBytes.length, sha256: tableSha256 })
-    await this.#renew()
-    await this.#writer.each((repository) => this.#check(repository, table, tableBytes.length), signal)
-    this.#throwIfLeaseLost()
+    await this.#lease.renew()
+    await this.#writer.each((repository, signal) => this.#check(repository, table, tableBytes.length, signal), signal)
+    this.#lease.throwIfSilentTooLong()
     const document = this.#keys.keyring.signer.sign(record)
     const name = this.#layout.record(facts.stoppedAt, this.backupId)
-    await this.#writer.each((repository) => this.#putRecord(repository, name, document), signal)
+    await this.#lease.each(async (repository) => {
+      await this.#lease.requireIn(repository)
+      await this.#putRecord(repository, name, document)
+    })
     return { record, repositories: this.#outcomes() }
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#renewal)
-    await this.#renewing
+    await this.#lease[Symbol.asyncDispose]()
     await this.#packs[Symbol.asyncDispose]()
   }
 
@@ -272,19 +281,21 @@ export class BackupWriter implements AsyncDisposable {
   }
 
   /** Names of every segment from start to stop. @throws {BackupIncompleteError} one did not come. */
-  #neededWal(facts: CommitFacts): string[] {
+  #neededWal(facts: CommitFacts): WalList {
     const { walSegmentBytes } = facts.server
     const { first, last } = segmentRange(facts.startLsn, facts.stopLsn, walSegmentBytes)
-    const names: string[] = []
-    for (let segment = first; segment <= last; segment += 1n) {
-      const name = this.#walNames.get(segment)
-      if (name === undefined) {
-        const fileName = walFileName(facts.timeline, segment, walSegmentBytes)
-        throw new BackupIncompleteError(this.backupId, `WAL segment ${fileName}, which its own start..stop range needs`)
-      }
-      names.push(name)
+    const needed = new WalList()
+    let next = first
+    for (const name of this.#walNames.sorted()) {
+      const { timeline, segment } = parseWalFileName(name.slice(name.lastIndexOf('/') + 1, -33), walSegmentBytes)
+      if (segment < next || segment > last || timeline !== facts.timeline) continue
+      if (segment > next) break
+      needed.add(name)
+      next += 1n
     }
-    return names
+    if (next > last) return needed
+    const fileName = walFileName(facts.timeline, next, walSegmentBytes)
+    throw new BackupIncompleteError(this.backupId, `WAL segment ${fileName}, which its own start..stop range needs`)
   }
 
   #outcomes(): Committed['repositories'] {
@@ -300,8 +311,8 @@ export class BackupWriter implements AsyncDisposable {
     const { walSegmentBytes } = facts.server
     const { first, last } = segmentRange(facts.startLsn, facts.stopLsn, walSegmentBytes)
     const fileName = (segment: bigint): string => walFileName(facts.timeline, segment, walSegmentBytes)
-    const own = table.packs.filter(({ backup }) => backup === undefined)
-    const storedBytes = [...own, ...table.fileList].reduce((sum, { bytes }) => sum + bytes, 0)
+    const { own, shared } = table.packs.bytes
+    const storedBytes = table.fileList.reduce((sum, { bytes }) => sum + bytes, own)
     return {
       format: 'tidemark-backup',
       version: FORMAT_VERSION,
@@ -317,10 +328,10 @@ export class BackupWriter implements AsyncDisposable {
       stoppedAt: facts.stoppedAt.toISOString(),
       verdict: facts.verdict,
       damage: [...facts.damage],
-      parents: [],
+      parents: [...table.packs.parents],
       server: facts.server,
       wal: { first: fileName(first), last: fileName(last), segments: table.wal.length },
-      totals: { ...this.#totals, storedBytes, packs: table.packs.length, sharedBytes: 0, skipped: facts.skipped },
+      totals: { ...this.#totals, storedBytes, packs: table.packs.length, sharedBytes: shared, skipped: facts.skipped },
       packTable,
       keyring: { name: newest.name, sha256: sha256(newest.bytes) },
       dataKeys: [keyring.writeKey.id],
@@ -329,63 +340,60 @@ export class BackupWriter implements AsyncDisposable {
     }
   }
 
-  /** @throws {LeaseLostError} too late: the attempt's objects may be on their way out, and a new begin object would only hide it. */
-  async #renew(): Promise<void> {
-    this.#throwIfLeaseLost()
-    const begin: Begin = {
-      format: 'tidemark-begin',
-      version: FORMAT_VERSION,
-      backupId: this.backupId,
-      operationId: this.#options.operationId,
-      number: this.#begins,
-      cluster: this.#options.cluster,
-      systemId: this.#options.systemId,
-      startedAt: this.startedAt.toISOString(),
-      startLsn: this.#startLsn === undefined ? null : formatLsn(this.#startLsn),
-      parents: [],
-      host: hostname(),
-      pid: process.pid,
-      requires: [],
-    }
-    const { clock } = this.#deps
-    const asked = { monotonicMs: clock.monotonicMs(), at: clock.now() }
-    const document = this.#keys.keyring.signer.sign(begin)
-    const name = this.#layout.begin(this.backupId, this.#begins)
-    this.#begins += 1
-    await this.#writer.put(name, document, sha256(document), this.#deps.signal)
-    this.#renewed = asked
+  /** What other attempts of this operation the repositories know of. */
+  async #earlierAttempts(): Promise<string[]> {
+    const { signal } = this.#deps
+    const { operationId } = this.#options
+    const found = new Set<string>()
+    await this.#writer.each(async (repository, signal) => {
+      const ids = await earlierAttempts(repository, this.#layout, this.#set.publicKey, operationId, signal)
+      for (const id of ids) found.add(id)
+    }, signal)
+    return [...found]
   }
 
-  /** By both clocks: the monotonic one stands still while the host sleeps, the other may be set back. */
-  #throwIfLeaseLost(): void {
-    if (this.#renewed === undefined) return
-    const { clock } = this.#deps
-    const { monotonicMs, at } = this.#renewed
-    const ageMs = Math.max(clock.monotonicMs() - monotonicMs, clock.now().getTime() - at.getTime())
-    if (ageMs > LEASE_MS) throw new LeaseLostError(this.backupId, ageMs)
+  async #adopt(attempts: readonly string[]): Promise<void> {
+    if (attempts.length === 0) return
+    const { logger, signal } = this.#deps
+    const { packBytes } = this.#options.sealing
+    const { packs, frames } = await adoptPacks(attempts, {
+      writer: this.#writer,
+      layout: this.#layout,
+      keyring: this.#keys.keyring,
+      packBytes,
+      logger,
+      signal,
+    })
+    // From now on the begin objects protect what is used, and nothing else.
+    this.#lease.parents = packs.parents
+    if (frames.count === 0) return
+    this.#packs.adopt(packs, frames)
+    logger.info(
+      {
+        backupId: this.backupId,
+        attempts: packs.parents,
+        packs: packs.length,
+        frames: frames.count,
+        bytes: packs.bytes.shared,
+      },
+      'packs of dead attempts adopted',
+    )
   }
 
   /** The repository holds exactly what the table says, and all WAL that the backup needs. */
-  async #check(repository: Repository, table: PackTable, tableBytes: number): Promise<void> {
-    const { signal } = this.#deps
-    const base = this.#layout.base(this.backupId)
-    const expected = new Map([...table.packs, ...table.fileList, table.source].map(({ name, bytes }) => [name, bytes]))
-    expected.set(PACK_TABLE, tableBytes)
-    const unexpected: string[] = []
-    for await (const { name, size } of repository.store.list(base, { signal })) {
-      const relative = name.slice(base.length)
-      if (expected.get(relative) === size) expected.delete(relative)
-      else unexpected.push(relative)
-    }
-    const logs = await missingWal(repository, this.#layout, [...table.wal, ...table.history], signal)
-    const missing = [...expected.keys(), ...logs]
+  async #check(repository: Repository, table: PackTable, tableBytes: number, signal: AbortSignal): Promise<void> {
+    const { missing, unexpected } = await compareListing(repository, this.#layout, table, tableBytes, signal)
     if (missing.length > 0 || unexpected.length > 0) throw new FolderMismatchError(repository.name, missing, unexpected)
   }
 
   async #putRecord(repository: Repository, name: string, document: Buffer): Promise<void> {
     const { signal } = this.#deps
-    const outcome = await repository.store.putIfAbsent(name, document, { signal, sha256: sha256(document) })
-    if (outcome === 'stored') return
+    const digest = sha256(document)
+    const outcome = await repository.store.putIfAbsent(name, document, { signal, sha256: digest })
+    if (outcome === 'stored') {
+      if (isToBeReadBack(repository)) await readBack(repository, name, document.length, digest, signal)
+      return
+    }
     const stored = await repository.store.get(name, { signal })
     if (!stored.equals(document))
       throw new DocumentDamagedError(`${repository.name} ${name}`, 'another record has this name')

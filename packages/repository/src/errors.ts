@@ -129,9 +129,22 @@ export class LeaseLostError extends OperationalError {
   override readonly code = 'LEASE_LOST'
   override readonly retry = 'backoff'
   constructor(backupId: string, ageMs: number) {
-    super(`attempt ${backupId} could not renew its begin object for ${Math.round(ageMs / 60_000)} minutes`, {
+    const silent = Number.isFinite(ageMs) ? `for ${Math.round(ageMs / 60_000)} minutes` : 'until it was swept'
+    super(`attempt ${backupId} could not renew its begin object ${silent}`, {
       hint: 'the host was suspended, or the repository was out of reach for long: take a new backup',
-      facts: { backupId, ageMs },
+      facts: { backupId, ...(Number.isFinite(ageMs) ? { ageMs } : {}) },
+    })
+  }
+}
+
+/** The run waited for this repository alone, for longer than it may. */
+export class RepositoryTooSlowError extends OperationalError {
+  override readonly code = 'REPOSITORY_TOO_SLOW'
+  override readonly retry = 'backoff'
+  constructor(repository: string, waitedMs: number) {
+    super(`the run waited ${Math.round(waitedMs / 60_000)} minutes for repository ${repository} alone`, {
+      hint: 'see why it is slow; the backup is copied there later',
+      facts: { repository, waitedMs },
     })
   }
 }

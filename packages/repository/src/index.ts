@@ -1,18 +1,33 @@
 export * from './errors.ts'
-export { BACKUP_ID, CLUSTER_NAME, ClusterLayout, PACK_TABLE, compactTime } from './layout.ts'
+export { BACKUP_ID, CLUSTERS, CLUSTER_NAME, ClusterLayout, PACK_TABLE, compactTime, parseBeginName } from './layout.ts'
 export { BackupWriter } from './backup-writer.ts'
 export type { Committed, SealingSettings } from './backup-writer.ts'
 export { packBufferBytes } from './packs/sealing-thread.ts'
 export type { Extent, FileEntry } from './packs/file-list.ts'
 export { PackReader } from './packs/pack-reader.ts'
 export { readFileList } from './read-file-list.ts'
+export { beginSchema, parseDocument } from './records/documents.ts'
 export type { CommitRecord, RecordedServer } from './records/documents.ts'
+export { encodePackTable } from './records/pack-table.ts'
 export type { PackEntry, PackTable } from './records/pack-table.ts'
+export { PackList } from './records/pack-list.ts'
+export { compareListing, presentObjects } from './records/compare-listing.ts'
 export { NO_SOURCE_FACTS } from './records/source-document.ts'
 export type { SourceDocument, SourceFacts } from './records/source-document.ts'
 export { readSource } from './read-source.ts'
-export { findBackup, listBackups, listRecordNames, readPackTable, readRecord } from './records/read-records.ts'
-export type { FoundBackup, ListedBackup } from './records/read-records.ts'
-export { initRepositorySet, openKeys, openRepositorySet } from './set/repository.ts'
+export {
+  findBackup,
+  listBackups,
+  listRecordNames,
+  newestRecordNames,
+  readListed,
+  readPackTable,
+  readRecord,
+  readRecordDocument,
+  recordAt,
+} from './records/read-records.ts'
+export type { BackupPage, FoundBackup, ListedBackup, RecordAt, RecordName } from './records/read-records.ts'
+export { putProven, readBack } from './set/read-back.ts'
+export { initRepositorySet, openKeys, openRepositorySet, readKeyrings } from './set/repository.ts'
 export type { OpenedKeys, Repository, RepositoryPlace, RepositorySet } from './set/repository.ts'
 export { WalLayout, missingWal, readTimelineHistory, readWalSegment } from './wal/wal-store.ts'

@@ -38,13 +38,27 @@ export class ClusterLayout {
     return `${this.records}${compactTime(stoppedAt)}-${backupId}.json`
   }
 
+  get begins(): string {
+    return `${this.folder}begin/`
+  }
+
+  /** What the names of one attempt's begin objects start with. */
+  beginsOf(backupId: string): string {
+    return `${this.begins}${backupId}-`
+  }
+
   begin(backupId: string, number: number): string {
-    return `${this.folder}begin/${backupId}-${number}.json`
+    return `${this.beginsOf(backupId)}${number}.json`
+  }
+
+  /** What lies below it is one folder for each backup or attempt. */
+  get bases(): string {
+    return `${this.folder}base/`
   }
 
   /** The backup's own folder: packs, file list and pack table. */
   base(backupId: string): string {
-    return `${this.folder}base/${backupId}/`
+    return `${this.bases}${backupId}/`
   }
 
   /** The folder of one timeline's log file. */
@@ -88,6 +102,12 @@ export function parseRecordName(
   if (cluster === undefined || systemId === undefined || stoppedAt === undefined || backupId === undefined)
     return undefined
   return { cluster, systemId, stoppedAt, backupId }
+}
+
+/** The parts of a begin object's name, or undefined for a name that is not one. */
+export function parseBeginName(name: string): { backupId: string; number: number } | undefined {
+  const [, backupId, number] = /\/begin\/([0-9a-f]{16})-(\d{1,9})\.json$/.exec(name) ?? []
+  return backupId === undefined ? undefined : { backupId, number: Number(number) }
 }
 
 function hex8(value: number): string {

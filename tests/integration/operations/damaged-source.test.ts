@@ -22,8 +22,8 @@ test('a page that rotted on the source: the backup is kept, marked damaged, neve
 
   expect(damaged.verdict).toBe('damaged')
   expect((await fleet.listed()).map(({ backupId, verdict }) => ({ backupId, verdict }))).toEqual([
-    { backupId: intact.backupId, verdict: 'intact' },
     { backupId: damaged.backupId, verdict: 'damaged' },
+    { backupId: intact.backupId, verdict: 'intact' },
   ])
   const table = await fleet.cli(['backups', 'list'])
   expect(table.stdout).toMatch(new RegExp(`^${damaged.backupId} .* damaged `, 'm'))

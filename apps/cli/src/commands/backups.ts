@@ -1,7 +1,6 @@
-import type { Command } from 'commander'
+import { type Command, InvalidArgumentError } from 'commander'
 import { formatBytes } from '@tidemark/kernel'
-import { openConfiguredSet, repositoryNames } from '@tidemark/operations'
-import { type ListedBackup, listBackups } from '@tidemark/repository'
+import { type SetBackup, listSet, openConfiguredSet, repositoryNames } from '@tidemark/operations'
 import type { CliContext } from '../cli-context.ts'
 import { printJson, printTable } from '../output.ts'
 import type { Act } from '../program.ts'
@@ -9,36 +8,41 @@ import type { Act } from '../program.ts'
 interface ListFlags {
   readonly cluster?: string
   readonly repository?: string[]
+  readonly limit: number
+  readonly before?: string
 }
+
+const CURSOR = /^\d{8}T\d{9}Z-[0-9a-f]{16}$/
 
 export function addBackupsCommands(program: Command, act: Act): void {
   const backups = program.command('backups').description('what can be restored')
   backups
     .command('list')
-    .description('every backup of the repositories, oldest first; needs no key')
+    .description('the backups of the repositories, newest first, and which repository holds each; needs no key')
     .option('--cluster <name>', 'only this cluster')
     .option('--repository <name...>', 'only these repositories')
+    .option('--limit <n>', 'at most so many', limit, 100)
+    .option('--before <cursor>', 'those that come after an earlier list, which printed the cursor', cursor)
     .action(act(list))
 }
 
-async function list(context: CliContext, { cluster, repository }: ListFlags): Promise<void> {
+function limit(text: string): number {
+  if (!/^[1-9]\d{0,5}$/.test(text)) throw new InvalidArgumentError('a whole number, 1 to 999999')
+  return Number(text)
+}
+
+function cursor(text: string): string {
+  if (!CURSOR.test(text)) throw new InvalidArgumentError('a cursor, as the list before it printed')
+  return text
+}
+
+async function list(context: CliContext, { cluster, repository, limit, before }: ListFlags): Promise<void> {
   const { deps } = context
   await using opened = await openConfiguredSet(repositoryNames(deps.config, cluster, repository), 'read', deps)
-  const byId = new Map<string, { backup: ListedBackup; repositories: string[]; untrusted: string[] }>()
-  for (const place of opened.set.repositories) {
-    for (const backup of await listBackups(place, opened.set.publicKey, cluster, context.signal)) {
-      const known = byId.get(backup.backupId) ?? { backup, repositories: [], untrusted: [] }
-      if ('record' in backup) {
-        known.repositories.push(place.name)
-        known.backup = backup
-      } else known.untrusted.push(place.name)
-      byId.set(backup.backupId, known)
-    }
-  }
-  const listed = [...byId.values()].toSorted((a, b) => (a.backup.stoppedAt < b.backup.stoppedAt ? -1 : 1))
+  const { backups, next } = await listSet(opened, { cluster, limit, before }, deps)
   if (context.json) {
     return printJson({
-      backups: listed.map(({ backup, repositories, untrusted }) => ({
+      backups: backups.map(({ backup, ...where }) => ({
         ...('record' in backup
           ? backup.record
           : {
@@ -47,32 +51,29 @@ async function list(context: CliContext, { cluster, repository }: ListFlags): Pr
               systemId: backup.systemId,
               problem: backup.untrusted,
             }),
-        repositories,
-        untrusted,
+        ...where,
       })),
+      next: next ?? null,
       unavailable: opened.unavailable,
     })
   }
-  if (listed.length === 0) process.stdout.write('no backups\n')
+  if (backups.length === 0) process.stdout.write('no backups\n')
   else
     printTable(
       ['BACKUP', 'CLUSTER', 'STOPPED (UTC)', 'PG', 'SIZE', 'STORED', 'VERDICT', 'REPOSITORIES'],
-      listed.map(rowOf),
+      backups.map(rowOf),
     )
+  if (next !== undefined) process.stdout.write(`older ones: --before ${next}\n`)
   for (const { name, problem } of opened.unavailable)
     process.stderr.write(`${name}: not available (${problem.code}: ${problem.message})\n`)
 }
 
-function rowOf({
-  backup,
-  repositories,
-  untrusted,
-}: {
-  backup: ListedBackup
-  repositories: string[]
-  untrusted: string[]
-}): string[] {
-  const places = [...repositories, ...untrusted.map((name) => `${name} (UNTRUSTED)`)].join(', ')
+function rowOf({ backup, repositories, untrusted, missing }: SetBackup): string[] {
+  const places = [
+    ...repositories,
+    ...untrusted.map((name) => `${name} (UNTRUSTED)`),
+    ...missing.map((name) => `${name} (MISSING)`),
+  ].join(', ')
   if (!('record' in backup)) return [backup.backupId, backup.cluster, backup.stoppedAt, '', '', '', 'UNTRUSTED', places]
   const { record } = backup
   return [

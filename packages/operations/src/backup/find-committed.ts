@@ -47,8 +47,7 @@ async function committedIn(
   since: string,
   signal: AbortSignal,
 ): Promise<Committed['record'] | undefined> {
-  for await (const at of listRecordNames(repository, request.cluster, signal)) {
-    if (at.stoppedAt < since) continue
+  for await (const at of listRecordNames(repository, request.cluster, signal, since)) {
     const candidate = await readRecord(repository, publicKey, at, signal).catch((error: unknown) => {
       if (error instanceof OperationalError && error.retry === 'never') return undefined
       throw error

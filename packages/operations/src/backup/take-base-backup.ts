@@ -1,7 +1,7 @@
 /**
  * Takes one base backup of a cluster into a repository set, over the replication protocol.
  *
- * Order: preflight → load-limiting lock → WAL stream over a temporary slot → begin objects → BASE_BACKUP, its tar cut into packs, WAL segments beside
+ * Order: preflight → load-limiting lock → begin objects, adoption → WAL stream over a temporary slot → BASE_BACKUP, its tar cut into packs, WAL segments beside
  * it → WAL up to the stop LSN → commit records. Whatever fails before the records leaves nothing that is listed.
  *
  * Memory: base of the process + packBufferBytes × (threads + uploads) + 1 MiB × (3 × threads + 2) + 4 WAL segments, for any
@@ -114,7 +114,7 @@ async function copyAndCommit(
   // One signal for everything that runs beside the copy: whichever part breaks stops the others, with its own error.
   const stop = new AbortController()
   const signal = AbortSignal.any([deps.signal, stop.signal])
-  await using wal = await openWalStream(target, signal, { ...request.patience, systemId: facts.systemId })
+  // Adopting what a dead attempt left can take long: no slot holds back the server's WAL meanwhile.
   await using writer = await BackupWriter.begin(
     deps.set,
     deps.keys,
@@ -122,6 +122,7 @@ async function copyAndCommit(
     { clock: deps.clock, logger, signal },
   )
   onBackupId(writer.backupId)
+  await using wal = await openWalStream(target, signal, { ...request.patience, systemId: facts.systemId })
   logger.info({ cluster, operationId, backupId: writer.backupId, systemId: facts.systemId }, 'base backup begun')
   // Settles only once the stream was started: nobody waits for it.
   void wal.finished.catch((error: unknown) => stop.abort(error))

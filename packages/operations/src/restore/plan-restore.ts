@@ -10,8 +10,8 @@ import {
   type PackTable,
   type Repository,
   type RepositorySet,
+  compareListing,
   findBackup,
-  missingWal,
   readPackTable,
 } from '@tidemark/repository'
 import { BackupDamagedError, DiskSpaceError, RestoreUnsupportedError, TargetUnusableError } from '../errors.ts'
@@ -100,7 +100,8 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
   const diskNeedBytes =
     record.totals.bytes + (table.wal.length + 2) * record.server.walSegmentBytes + record.totals.files * 4096
   if (target.freeBytes < diskNeedBytes) throw new DiskSpaceError(targetDirectory, diskNeedBytes, target.freeBytes)
-  const fetchBytes = [...table.packs, ...table.fileList].reduce((sum, { bytes }) => sum + bytes, 0)
+  const { own, shared } = table.packs.bytes
+  const fetchBytes = table.fileList.reduce((sum, { bytes }) => sum + bytes, own + shared)
   return {
     request,
     record,
@@ -154,19 +155,7 @@ async function checkObjects(
 ): Promise<void> {
   const layout = new ClusterLayout(record.cluster, record.systemId)
   const base = layout.base(record.backupId)
-  const expected = new Map(
-    [...table.packs.filter(({ backup }) => backup === undefined), ...table.fileList, table.source].map(
-      ({ name, bytes }) => [name, bytes],
-    ),
-  )
-  for await (const { name, size } of repository.store.list(base, { signal })) {
-    const relative = name.slice(base.length)
-    if (expected.get(relative) === size) expected.delete(relative)
-  }
-  const missing = [
-    ...expected.keys(),
-    ...(await missingWal(repository, layout, [...table.wal, ...table.history], signal)),
-  ]
+  const { missing } = await compareListing(repository, layout, table, undefined, signal)
   const [first] = missing
   if (first !== undefined) {
     const more = missing.length > 1 ? ` and ${missing.length - 1} more objects` : ''

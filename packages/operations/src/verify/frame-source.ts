@@ -117,7 +117,7 @@ export class FrameSource implements AsyncDisposable {
       if (this.#packs.size <= this.#packsKept) break
       if (oldest !== pack && pins === 0) await this.#drop(oldest)
     }
-    const entry = this.#table.packs[pack]
+    const entry = this.#table.packs.at(pack)
     if (entry === undefined) throw new RangeError(`pack ${pack} is not in the pack table`)
     const backupId = entry.backup ?? this.#record.backupId
     const name = new ClusterLayout(this.#record.cluster, this.#record.systemId).base(backupId) + entry.name

@@ -105,12 +105,8 @@ async function verifyIn(
     }
     const table = await readPackTable(repository, record, deps.signal)
     packs = table.packs.length
-    const missing = await missingWal(
-      repository,
-      new ClusterLayout(record.cluster, record.systemId),
-      [...table.wal, ...table.history],
-      deps.signal,
-    )
+    const layout = new ClusterLayout(record.cluster, record.systemId)
+    const missing = await missingWal(repository, layout, table, deps.signal)
     for (const name of missing) report(`${name} is missing`)
     bytes = await verifyObjects(repository, record, table, level, report, deps)
     if (level === 'packs' || deps.keyring === undefined) return
@@ -140,18 +136,25 @@ async function verifyObjects(
 ): Promise<number> {
   const layout = new ClusterLayout(record.cluster, record.systemId)
   const small = [...table.fileList, table.source]
-  const objects = level === 'packs' ? [...table.packs, ...small] : small
-  const bytesTotal = objects.reduce((sum, object) => sum + object.bytes, 0)
+  const { own, shared } = table.packs.bytes
+  const packBytes = own + shared
+  const bytesTotal = small.reduce((sum, object) => sum + object.bytes, level === 'packs' ? packBytes : 0)
   let bytesDone = 0
-  await runBounded(objects.values(), FETCHES_AT_ONCE, deps.signal, async (object, signal) => {
-    const folder = (object as PackEntry).backup ?? record.backupId
+  await runBounded(objectsOf(table, level), FETCHES_AT_ONCE, deps.signal, async (object, signal) => {
+    const folder = object.backup ?? record.backupId
     await noting(report, signal, async () => {
       await readPack(repository, layout.base(folder) + object.name, object, record.backupId, signal)
     })
     bytesDone += object.bytes
     if (level === 'packs') deps.progress({ phase: `packs of ${repository.name}`, bytesDone, bytesTotal })
   })
-  return level === 'packs' ? bytesDone : bytesDone + table.packs.reduce((sum, pack) => sum + pack.bytes, 0)
+  return level === 'packs' ? bytesDone : bytesDone + packBytes
+}
+
+function* objectsOf(table: PackTable, level: VerifyLevel): Generator<PackEntry> {
+  if (level === 'packs') yield* table.packs
+  yield* table.fileList
+  yield table.source
 }
 
 async function verifyWal(

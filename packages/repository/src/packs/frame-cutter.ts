@@ -40,7 +40,7 @@ export class FrameCutter {
   #written = 0
   #waitingPieces = 0
 
-  /** @param emit takes each finished entry; extents name packs by table index (ordinal − 1). */
+  /** @param emit takes each finished entry; extents name packs by their number in the pack table. */
   constructor(packs: PackWriter, emit: (entry: FileEntry) => void) {
     this.#packs = packs
     this.#emit = emit
@@ -164,7 +164,7 @@ export class FrameCutter {
       const extents = []
       for (const { fileOffset, length, frameOffset, place } of first.pieces) {
         if (place.at === undefined) return
-        extents.push({ fileOffset, length, pack: place.at.ordinal - 1, frame: place.at.frame, frameOffset })
+        extents.push({ fileOffset, length, pack: place.at.pack, frame: place.at.frame, frameOffset })
       }
       this.#pending.shift()
       this.#waitingPieces -= first.pieces.length

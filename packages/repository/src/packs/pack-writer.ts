@@ -7,8 +7,9 @@
  */
 import { Worker } from 'node:worker_threads'
 import { type Keyring, FRAME_BYTES, type SuiteName } from '@tidemark/crypto'
-import { AbortedError, abortError } from '@tidemark/kernel'
-import type { PackEntry } from '../records/pack-table.ts'
+import { AbortedError, abortError, freeBuffer } from '@tidemark/kernel'
+import { PackList } from '../records/pack-list.ts'
+import type { AdoptedFrames } from './adopted-frames.ts'
 import { packName } from '../layout.ts'
 import {
   type FromSealingThread,
@@ -35,8 +36,8 @@ export interface PackWriterOptions {
 }
 
 export interface FrameLocation {
-  /** Ordinal of the pack, from 1. */
-  readonly ordinal: number
+  /** Number of the pack in the pack table, from 0. */
+  readonly pack: number
   readonly frame: number
 }
 
@@ -66,7 +67,10 @@ export class PackWriter implements AsyncDisposable {
   readonly #located = new Map<number, (location: FrameLocation) => void>()
   readonly #walTickets = new Map<number, Settle<SealedWal>>()
   readonly #uploads = new Set<Promise<void>>()
-  readonly #packs: PackEntry[] = []
+  readonly #packs = new PackList()
+  /** Numbers of the packs that are not stored yet, by ordinal. */
+  readonly #numbers = new Map<number, number>()
+  #adopted: { readonly packs: PackList; readonly numbers: Int32Array } | undefined
   readonly #onAbort: () => void
   #idleWaiters: Settle<void>[] = []
   #closing: { left: number; settle: Settle<void> } | undefined
@@ -98,6 +102,12 @@ export class PackWriter implements AsyncDisposable {
   /** Bytes of the packs that are durable. */
   get storedBytes(): number {
     return this.#storedBytes
+  }
+
+  /** Before the first frame: frames of these packs are not stored again. The packs that were used are in what `finish` gives. */
+  adopt(packs: PackList, frames: AdoptedFrames): void {
+    this.#adopted = { packs, numbers: new Int32Array(packs.length).fill(-1) }
+    for (const thread of this.#threads) this.#post(thread, { type: 'adopt', frames: frames.shared })
   }
 
   /** A free frame buffer if there is one: the way that needs no microtask. */
@@ -136,8 +146,8 @@ export class PackWriter implements AsyncDisposable {
     })
   }
 
-  /** Closes the open packs and resolves once all packs are durable, sorted by ordinal. */
-  async finish(): Promise<PackEntry[]> {
+  /** Closes the open packs and resolves once all packs are durable, and gives the memory back. */
+  async finish(): Promise<PackList> {
     await this.#idle()
     await new Promise<void>((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure.error)
@@ -146,7 +156,10 @@ export class PackWriter implements AsyncDisposable {
     })
     while (this.#uploads.size > 0) await Promise.all(this.#uploads)
     this.#throwIfFailed()
-    return this.#packs.toSorted((a, b) => ordinalOf(a) - ordinalOf(b))
+    for (const buffer of [...this.#freePacks, ...this.#freeFrames]) freeBuffer(new Uint8Array(buffer))
+    this.#freePacks.length = 0
+    this.#freeFrames.length = 0
+    return this.#packs
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -176,14 +189,12 @@ export class PackWriter implements AsyncDisposable {
 
   #receive(thread: Thread, message: FromSealingThread): void {
     switch (message.type) {
-      case 'sealed': {
-        this.#locate(message)
-        this.#answered(thread)
-        const waiter = this.#frameWaiters.shift()
-        if (waiter === undefined) this.#freeFrames.push(message.buffer)
-        else waiter.resolve(message.buffer)
-        return
-      }
+      case 'sealed':
+        this.#locate(message.ticket, { pack: this.#numbers.get(message.ordinal) ?? -1, frame: message.frame })
+        return this.#frameIsBack(thread, message.buffer)
+      case 'known':
+        this.#locate(message.ticket, { pack: this.#adoptedNumber(message.pack), frame: message.frame })
+        return this.#frameIsBack(thread, message.buffer)
       case 'want-pack':
         this.#packWaiters.push(thread)
         return this.#lendPacks()
@@ -205,11 +216,30 @@ export class PackWriter implements AsyncDisposable {
     }
   }
 
-  #locate({ ticket, ordinal, frame }: Extract<FromSealingThread, { type: 'sealed' }>): void {
+  #frameIsBack(thread: Thread, buffer: ArrayBuffer): void {
+    this.#answered(thread)
+    const waiter = this.#frameWaiters.shift()
+    if (waiter === undefined) this.#freeFrames.push(buffer)
+    else waiter.resolve(buffer)
+  }
+
+  /** An adopted pack gets its number, and its place in the pack table, when the first frame of it is met again. */
+  #adoptedNumber(pack: number): number {
+    const entry = this.#adopted?.packs.at(pack)
+    if (this.#adopted === undefined || entry === undefined) throw new RangeError(`pack ${pack} was not adopted`)
+    const known = this.#adopted.numbers[pack] ?? -1
+    if (known >= 0) return known
+    const number = this.#packs.reserve()
+    this.#packs.set(number, entry)
+    this.#adopted.numbers[pack] = number
+    return number
+  }
+
+  #locate(ticket: number, location: FrameLocation): void {
     const located = this.#located.get(ticket)
     this.#located.delete(ticket)
     try {
-      located?.({ ordinal, frame })
+      located?.(location)
     } catch (error) {
       // Thrown on, it would end the process: nobody called this.
       this.#fail(error)
@@ -223,6 +253,7 @@ export class PackWriter implements AsyncDisposable {
       const thread = this.#packWaiters.shift()
       if (thread === undefined) return
       this.#ordinals += 1
+      this.#numbers.set(this.#ordinals, this.#packs.reserve())
       this.#post(thread, { type: 'lend-pack', ordinal: this.#ordinals, buffer }, [buffer])
     }
   }
@@ -240,7 +271,8 @@ export class PackWriter implements AsyncDisposable {
     } catch (error) {
       return this.#fail(error)
     }
-    this.#packs.push({ name, bytes, sha256, salt })
+    this.#packs.set(this.#numbers.get(ordinal) ?? -1, { name, bytes, sha256, salt })
+    this.#numbers.delete(ordinal)
     this.#storedBytes += bytes
     this.#freePacks.push(buffer)
     this.#lendPacks()
@@ -291,8 +323,4 @@ export class PackWriter implements AsyncDisposable {
     if (this.#closing !== undefined) waiting.push(this.#closing.settle)
     for (const { reject } of waiting) reject(error)
   }
-}
-
-function ordinalOf(pack: PackEntry): number {
-  return Number(pack.name.slice('pack-'.length))
 }

@@ -5,9 +5,10 @@
  * go back as soon as they are sealed, so nothing is allocated per frame but what zlib and the cipher return.
  * Messages are handled in order; frames that come while no pack is lent wait here (their number is bounded by the writer).
  */
-import { type KeyObject, createHash, createSecretKey } from 'node:crypto'
+import { createHash, createSecretKey } from 'node:crypto'
 import { freeBuffer } from '@tidemark/kernel'
 import { parentPort, workerData } from 'node:worker_threads'
+import { AdoptedFrames } from './adopted-frames.ts'
 import { MAX_FRAMES, TABLE_ENTRY_BYTES, TRAILER_BYTES } from './pack-layout.ts'
 import { type DataKey, FRAME_BYTES, StreamSealer, type SuiteName, keyedDigest, sealBytes } from '@tidemark/crypto'
 
@@ -30,6 +31,8 @@ export interface WalIdentity {
 export type ToSealingThread =
   | { readonly type: 'frame'; readonly ticket: number; readonly buffer: ArrayBuffer; readonly length: number }
   | { readonly type: 'lend-pack'; readonly ordinal: number; readonly buffer: ArrayBuffer }
+  /** Before the first frame: frames that a dead attempt has stored need not be sealed again. */
+  | { readonly type: 'adopt'; readonly frames: SharedArrayBuffer }
   /** Close the open pack, if any, and answer 'closed'. Only sent when no frame is on its way. */
   | { readonly type: 'close' }
   | { readonly type: 'wal'; readonly ticket: number; readonly buffer: ArrayBuffer; readonly identity: WalIdentity }
@@ -49,6 +52,14 @@ export type FromSealingThread =
       readonly ticket: number
       readonly buffer: ArrayBuffer
       readonly ordinal: number
+      readonly frame: number
+    }
+  /** The frame lies in an adopted pack already: `pack` is its number among the adopted ones. */
+  | {
+      readonly type: 'known'
+      readonly ticket: number
+      readonly buffer: ArrayBuffer
+      readonly pack: number
       readonly frame: number
     }
   | { readonly type: 'pack'; readonly pack: SealedPack }
@@ -74,12 +85,10 @@ class OpenPack {
   readonly #hash = createHash('sha256')
   readonly #table = Buffer.alloc(MAX_FRAMES * TABLE_ENTRY_BYTES)
   readonly #data: SealingThreadData
-  readonly #digestKey: KeyObject
   #used = 0
 
-  constructor(data: SealingThreadData, digestKey: KeyObject, ordinal: number, buffer: ArrayBuffer) {
+  constructor(data: SealingThreadData, ordinal: number, buffer: ArrayBuffer) {
     this.#data = data
-    this.#digestKey = digestKey
     this.#ordinal = ordinal
     this.#buffer = buffer
     this.#bytes = Buffer.from(buffer)
@@ -101,12 +110,12 @@ class OpenPack {
   }
 
   /** @returns the frame's index in this pack. */
-  add(plaintext: Uint8Array): number {
+  add(plaintext: Uint8Array, digest: Buffer): number {
     const index = this.#sealer.frames
     const entry = this.#table.subarray(index * TABLE_ENTRY_BYTES, (index + 1) * TABLE_ENTRY_BYTES)
     entry.writeUInt32BE(this.#used, 0)
     entry.writeUInt32BE(plaintext.length, 4)
-    keyedDigest(this.#digestKey, 'frame', plaintext).copy(entry, 8)
+    digest.copy(entry, 8)
     for (const part of this.#sealer.seal(plaintext).parts) this.#append(part)
     return index
   }
@@ -135,7 +144,8 @@ class OpenPack {
 /** The thread's life: one instance, started below when this file runs as a worker. */
 function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThreadData): void {
   const digestKey = createSecretKey(data.digestKey)
-  const waiting: { ticket: number; buffer: ArrayBuffer; length: number }[] = []
+  const waiting: { ticket: number; buffer: ArrayBuffer; length: number; digest?: Buffer }[] = []
+  let adopted: AdoptedFrames | undefined
   let pack: OpenPack | undefined
   let asked = false
 
@@ -150,13 +160,21 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
     for (;;) {
       const [next] = waiting
       if (next === undefined) return
+      const plaintext = new Uint8Array(next.buffer, 0, next.length)
+      const digest = (next.digest ??= keyedDigest(digestKey, 'frame', plaintext))
+      const known = adopted?.find(digest, next.length)
+      if (known !== undefined) {
+        waiting.shift()
+        send({ type: 'known', ticket: next.ticket, buffer: next.buffer, ...known }, [next.buffer])
+        continue
+      }
       if (pack === undefined) {
         if (!asked) send({ type: 'want-pack' })
         asked = true
         return
       }
       waiting.shift()
-      const frame = pack.add(new Uint8Array(next.buffer, 0, next.length))
+      const frame = pack.add(plaintext, digest)
       send({ type: 'sealed', ticket: next.ticket, buffer: next.buffer, ordinal: pack.ordinal, frame }, [next.buffer])
       if (pack.full) closePack()
     }
@@ -168,9 +186,12 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
         waiting.push(message)
         return work()
       case 'lend-pack':
-        pack = new OpenPack(data, digestKey, message.ordinal, message.buffer)
+        pack = new OpenPack(data, message.ordinal, message.buffer)
         asked = false
         return work()
+      case 'adopt':
+        adopted = new AdoptedFrames(message.frames)
+        return
       case 'close':
         closePack()
         return send({ type: 'closed' })

@@ -8,6 +8,10 @@ import { FORMAT_VERSION } from '@tidemark/crypto'
 import { DocumentDamagedError } from '../errors.ts'
 import { BACKUP_ID } from '../layout.ts'
 import { checkVersion } from './documents.ts'
+import { PackList } from './pack-list.ts'
+import { WalList } from './wal-list.ts'
+
+const LINE_FEED = 0x0a
 
 const backupId = z.string().regex(BACKUP_ID)
 const sha256 = z.string().regex(/^[0-9a-f]{64}$/)
@@ -26,11 +30,11 @@ export type SourceEntry = z.infer<typeof sourceEntry>
 
 export interface PackTable {
   readonly backupId: string
-  readonly packs: readonly PackEntry[]
+  readonly packs: PackList
   readonly fileList: readonly SealedObject[]
   readonly source: SourceEntry
-  /** Names relative to the cluster's folder. */
-  readonly wal: readonly string[]
+  /** Names relative to the cluster's folder, ascending. */
+  readonly wal: WalList
   readonly history: readonly string[]
 }
 
@@ -39,80 +43,148 @@ const head = z.strictObject({
   version: z.literal(FORMAT_VERSION),
   backupId,
 })
-const line = z.union([
-  z.strictObject({ pack: packEntry }),
-  z.strictObject({ fileList: listEntry }),
-  z.strictObject({ source: sourceEntry }),
-  z.strictObject({ wal: z.string().regex(/^wal\/[0-9A-F]{8}\/[0-9A-F]{8}\/[0-9A-F]{24}-[0-9a-f]{32}$/) }),
-  z.strictObject({ history: z.string().regex(/^wal\/[0-9A-F]{8}\.history-[0-9a-f]{32}$/) }),
-  z.strictObject({ end: count }),
-])
-type Line = z.infer<typeof line>
+/** By the one member that a line has. */
+const lines = {
+  pack: z.strictObject({ pack: packEntry }),
+  fileList: z.strictObject({ fileList: listEntry }),
+  source: z.strictObject({ source: sourceEntry }),
+  wal: z.strictObject({ wal: z.string() }),
+  history: z.strictObject({ history: z.string().regex(/^wal\/[0-9A-F]{8}\.history-[0-9a-f]{32}$/) }),
+  end: z.strictObject({ end: count }),
+}
+const ORDER = Object.keys(lines)
+/** A pack's line has about 230 bytes, a source's 250. */
+const LONGEST_LINE = 4096
 
+/** The whole table in one buffer of just its size: it is one object, and is put as one. */
 export function encodePackTable(table: PackTable): Buffer {
-  const lines: object[] = [
-    { format: 'tidemark-packs', version: FORMAT_VERSION, backupId: table.backupId },
-    ...table.packs.map((pack): Line => ({ pack })),
-    ...table.fileList.map((fileList): Line => ({ fileList })),
-    { source: table.source } satisfies Line,
-    ...table.wal.map((wal): Line => ({ wal })),
-    ...table.history.map((history): Line => ({ history })),
-  ]
-  lines.push({ end: lines.length - 1 } satisfies Line)
-  return Buffer.from(lines.map((text) => `${JSON.stringify(text)}\n`).join(''))
-}
-
-/** @throws {FormatVersionError} @throws {DocumentDamagedError} */
-export function decodePackTable(bytes: Buffer, what: string): PackTable {
-  const packs: PackEntry[] = []
-  const fileList: SealedObject[] = []
-  const wal: string[] = []
-  const history: string[] = []
-  let source: SourceEntry | undefined
-  let id: string | undefined
-  let entries = 0
-  let ended = false
-  for (const text of linesOf(bytes, what)) {
-    if (id === undefined) {
-      checkVersion(text, what)
-      id = parse(head, text, what).backupId
-      continue
-    }
-    if (ended) throw new DocumentDamagedError(what, 'there are lines after its end')
-    const entry = parse(line, text, what)
-    if ('pack' in entry) packs.push(entry.pack)
-    else if ('fileList' in entry) fileList.push(entry.fileList)
-    else if ('source' in entry) source = entry.source
-    else if ('wal' in entry) wal.push(entry.wal)
-    else if ('history' in entry) history.push(entry.history)
-    else {
-      if (entry.end !== entries) throw new DocumentDamagedError(what, `it has ${entries} entries and says ${entry.end}`)
-      ended = true
-    }
-    entries += 1
-  }
-  if (id === undefined || source === undefined || fileList.length === 0 || !ended)
-    throw new DocumentDamagedError(what, 'it is cut short')
-  return { backupId: id, packs, fileList, source, wal, history }
-}
-
-function* linesOf(bytes: Buffer, what: string): Generator {
+  let bytes = 0
+  for (const text of linesOf(table)) bytes += text.length
+  const encoded = Buffer.allocUnsafe(bytes)
   let at = 0
-  while (at < bytes.length) {
-    const end = bytes.indexOf(0x0a, at)
-    if (end === -1) throw new DocumentDamagedError(what, 'its last line is cut short')
-    try {
-      yield JSON.parse(bytes.toString('utf8', at, end))
-    } catch (cause) {
-      throw new DocumentDamagedError(what, `byte ${at}: it is not JSON`, cause)
-    }
-    at = end + 1
-  }
+  for (const text of linesOf(table)) at += encoded.write(text, at, 'latin1')
+  return encoded
 }
 
-function parse<T>(schema: z.ZodType<T>, value: unknown, what: string): T {
-  const parsed = schema.safeParse(value)
-  if (parsed.success) return parsed.data
-  const [issue] = parsed.error.issues
-  throw new DocumentDamagedError(what, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong shape'}`)
+function* linesOf(table: PackTable): Generator<string> {
+  yield lineOf({ format: 'tidemark-packs', version: FORMAT_VERSION, backupId: table.backupId })
+  for (const pack of table.packs) yield lineOf({ pack })
+  for (const fileList of table.fileList) yield lineOf({ fileList })
+  yield lineOf({ source: table.source })
+  for (const wal of table.wal) yield lineOf({ wal })
+  for (const history of table.history) yield lineOf({ history })
+  const entries = table.packs.length + table.fileList.length + 1 + table.wal.length + table.history.length
+  yield lineOf({ end: entries })
+}
+
+function lineOf(value: object): string {
+  return `${JSON.stringify(value)}\n`
+}
+
+/** Reads a pack table as its bytes come, in pieces of any size. What it gives is to be believed once the SHA-256 of all of them held. */
+export class PackTableDecoder {
+  readonly #what: string
+  readonly #packs = new PackList()
+  readonly #fileList: SealedObject[] = []
+  readonly #wal = new WalList()
+  readonly #history: string[] = []
+  #source: SourceEntry | undefined
+  #backupId: string | undefined
+  #entries = 0
+  #ended = false
+  #rank = -1
+  #rest: Buffer = Buffer.alloc(0)
+  #offset = 0
+
+  constructor(what: string) {
+    this.#what = what
+  }
+
+  /** @throws {FormatVersionError} @throws {DocumentDamagedError} */
+  write(piece: Buffer): void {
+    const bytes = this.#rest.length === 0 ? piece : Buffer.concat([this.#rest, piece])
+    let at = 0
+    for (let end = bytes.indexOf(LINE_FEED, at); end !== -1; end = bytes.indexOf(LINE_FEED, at)) {
+      this.#line(this.#json(bytes.toString('utf8', at, end), this.#offset + at))
+      at = end + 1
+    }
+    if (bytes.length - at > LONGEST_LINE) throw new DocumentDamagedError(this.#what, 'it has a line without end')
+    // A copy: the piece is the caller's.
+    this.#rest = Buffer.from(bytes.subarray(at))
+    this.#offset += at
+  }
+
+  /** @throws {DocumentDamagedError} */
+  end(): PackTable {
+    if (this.#rest.length > 0) throw new DocumentDamagedError(this.#what, 'its last line is cut short')
+    const source = this.#source
+    if (this.#backupId === undefined || source === undefined || this.#fileList.length === 0 || !this.#ended)
+      throw new DocumentDamagedError(this.#what, 'it is cut short')
+    if (!this.#wal.ascending) throw new DocumentDamagedError(this.#what, 'its WAL is not in order')
+    return {
+      backupId: this.#backupId,
+      packs: this.#packs,
+      fileList: this.#fileList,
+      source,
+      wal: this.#wal,
+      history: this.#history,
+    }
+  }
+
+  #line(value: unknown): void {
+    if (this.#backupId === undefined) {
+      checkVersion(value, this.#what)
+      this.#backupId = this.#parse(head, value).backupId
+      return
+    }
+    if (this.#ended) throw new DocumentDamagedError(this.#what, 'there are lines after its end')
+    const kind = Object.keys(value ?? {})[0] ?? ''
+    const rank = ORDER.indexOf(kind)
+    // One source, many of the others; each kind after the one before it.
+    if (rank !== -1 && (rank < this.#rank || (kind === 'source' && rank === this.#rank)))
+      throw new DocumentDamagedError(this.#what, 'its lines are not in order')
+    this.#rank = rank
+    switch (kind) {
+      case 'pack':
+        this.#packs.set(this.#packs.reserve(), this.#parse(lines.pack, value).pack)
+        break
+      case 'fileList':
+        this.#fileList.push(this.#parse(lines.fileList, value).fileList)
+        break
+      case 'source':
+        this.#source = this.#parse(lines.source, value).source
+        break
+      case 'wal':
+        this.#wal.add(this.#parse(lines.wal, value).wal)
+        break
+      case 'history':
+        this.#history.push(this.#parse(lines.history, value).history)
+        break
+      case 'end': {
+        const { end } = this.#parse(lines.end, value)
+        if (end !== this.#entries)
+          throw new DocumentDamagedError(this.#what, `it has ${this.#entries} entries and says ${end}`)
+        this.#ended = true
+        return
+      }
+      default:
+        throw new DocumentDamagedError(this.#what, `it has a line of the unknown kind ${JSON.stringify(kind)}`)
+    }
+    this.#entries += 1
+  }
+
+  #json(text: string, at: number): unknown {
+    try {
+      return JSON.parse(text)
+    } catch (cause) {
+      throw new DocumentDamagedError(this.#what, `byte ${at}: it is not JSON`, cause)
+    }
+  }
+
+  #parse<T>(schema: z.ZodType<T>, value: unknown): T {
+    const parsed = schema.safeParse(value)
+    if (parsed.success) return parsed.data
+    const [issue] = parsed.error.issues
+    throw new DocumentDamagedError(this.#what, `${issue?.path.join('.') ?? ''}: ${issue?.message ?? 'wrong shape'}`)
+  }
 }

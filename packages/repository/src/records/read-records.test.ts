@@ -26,8 +26,8 @@ const tree = [sampleFile('f', 1000)]
 const first = ({ set }: SampleSet): Repository => set.repositories[0] as Repository
 const recordNames = ({ stores }: SampleSet, i = 0): string[] => stores[i]?.names(layout.records) ?? []
 
-function list(sample: SampleSet): Promise<ListedBackup[]> {
-  return listBackups(first(sample), sample.set.publicKey, undefined, noDeadline)
+async function list(sample: SampleSet): Promise<ListedBackup[]> {
+  return (await listBackups(first(sample), sample.set.publicKey, { limit: 100 }, noDeadline)).backups
 }
 
 function find(sample: SampleSet, wanted: string, cluster?: string): Promise<FoundBackup> {
@@ -45,12 +45,12 @@ async function replaceRecord(
   sample.stores[0]?.corrupt(listed.name, () => signer.sign(change(listed.record)))
 }
 
-test('backups are listed in order of time, each with its record', async () => {
+test('backups are listed newest first, each with its record', async () => {
   const sample = await newSampleSet()
   const ids: string[] = []
   for (const hour of [2, 1, 3]) ids.push((await writeBackup(sample, tree, { stoppedAt: at(hour) })).backupId)
   const listed = await list(sample)
-  expect(listed.map(({ backupId }) => backupId)).toEqual([ids[1], ids[0], ids[2]])
+  expect(listed.map(({ backupId }) => backupId)).toEqual([ids[2], ids[0], ids[1]])
   for (const backup of listed) expect('record' in backup && backup.record.backupId).toBe(backup.backupId)
 })
 
@@ -211,3 +211,42 @@ test('damage to any object of a backup is noticed', async () => {
   }
   await expect(readBackup(first(sample), record, sample.keys.keyring)).resolves.toHaveLength(1)
 })
+
+test('among 100,000 backups, listings and the records that are asked for are all that is read', async () => {
+  const sample = await newSampleSet()
+  const store = sample.stores[0]
+  const newest = await writeBackup(sample, tree, { stoppedAt: at(24 * 40_000) })
+  const damaged = await writeBackup(sample, tree, { stoppedAt: at(24 * 40_001), verdict: 'damaged' })
+  const junk = Buffer.from('not signed')
+  for (let i = 0; i < 100_000; i += 1) {
+    const id = (0x1000_0000_0000_0000n + BigInt(i)).toString(16)
+    await store?.put(layout.record(at(i / 10), id), junk, { signal: noDeadline })
+  }
+  const calls: string[] = []
+  if (store !== undefined) store.faults.latency = (method, name) => void calls.push(`${method} ${name ?? ''}`)
+  const callsOf = async (work: () => Promise<unknown>): Promise<{ lists: number; gets: number }> => {
+    calls.length = 0
+    await work()
+    const gets = calls.filter((call) => call.startsWith('get')).length
+    return { lists: calls.length - gets, gets }
+  }
+
+  // Two folder levels and one listing of names; the damaged one is read before the intact one.
+  expect(await callsOf(() => find(sample, 'latest', CLUSTER))).toEqual({ lists: 2, gets: 2 })
+  expect((await find(sample, 'latest')).record.backupId).toBe(newest.backupId)
+  expect(await callsOf(() => find(sample, newest.backupId.slice(0, 8), CLUSTER))).toEqual({ lists: 2, gets: 1 })
+  const page = (before?: string) =>
+    listBackups(first(sample), sample.set.publicKey, { cluster: CLUSTER, limit: 3, before }, noDeadline)
+  expect(await callsOf(() => page())).toEqual({ lists: 2, gets: 3 })
+
+  const one = await page()
+  const two = await page(one.next)
+  expect(one.backups.map(({ backupId }) => backupId).slice(0, 2)).toEqual([damaged.backupId, newest.backupId])
+  expect([...one.backups, ...two.backups].slice(2).map(({ backupId }) => backupId)).toEqual(
+    [99_999, 99_998, 99_997, 99_996].map((i) => (0x1000_0000_0000_0000n + BigInt(i)).toString(16)),
+  )
+  const last = await listBackups(first(sample), sample.set.publicKey, { limit: 10, before: two.next }, noDeadline)
+  expect(last.backups).toHaveLength(10)
+  const end = { limit: 10, before: '20260101T001200000Z' }
+  expect((await listBackups(first(sample), sample.set.publicKey, end, noDeadline)).next).toBeUndefined()
+}, 60_000)

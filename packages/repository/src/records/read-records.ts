@@ -5,9 +5,13 @@ import { type Problem, problemOf, throwIfAborted } from '@tidemark/kernel'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
 import { CLUSTERS, ClusterLayout, PACK_TABLE, compactTime, parseRecordName } from '../layout.ts'
+import { readPieces } from '../set/read-back.ts'
 import type { Repository, RepositorySet } from '../set/repository.ts'
 import { type CommitRecord, commitRecordSchema, parseDocument } from './documents.ts'
-import { type PackTable, decodePackTable } from './pack-table.ts'
+import { type PackTable, PackTableDecoder } from './pack-table.ts'
+
+/** Names held at once while looking for the newest intact backup. */
+const LOOKED_AT = 100
 
 export interface RecordName {
   readonly name: string
@@ -16,26 +20,70 @@ export interface RecordName {
   readonly backupId: string
   /** Compact time, as in the name. */
   readonly stoppedAt: string
+  /** When the store got it, by its own clock. */
+  readonly modifiedAt: Date
 }
+
+/** What it takes to read a record. */
+export type RecordAt = Omit<RecordName, 'modifiedAt'>
 
 /** A listed backup: its record, or why the record cannot be trusted. */
 export type ListedBackup = RecordName & ({ readonly record: CommitRecord } | { readonly untrusted: Problem })
 
-/** Record names, oldest first within each system; costs listing pages only. */
+/**
+ * Record names, oldest first within each system; costs listing pages only.
+ *
+ * @param since compact time: earlier ones are not even listed.
+ */
 export async function* listRecordNames(
   repository: Repository,
   cluster: string | undefined,
   signal: AbortSignal,
+  since?: string,
 ): AsyncGenerator<RecordName> {
   const clusters = cluster === undefined ? folders(repository, CLUSTERS, signal) : [`${CLUSTERS}${cluster}/`]
   for await (const clusterFolder of clusters) {
     for await (const systemFolder of folders(repository, clusterFolder, signal)) {
-      for await (const { name } of repository.store.list(`${systemFolder}records/`, { signal })) {
+      const prefix = `${systemFolder}records/`
+      const options = since === undefined ? { signal } : { signal, startAfter: prefix + since }
+      for await (const { name, modifiedAt } of repository.store.list(prefix, options)) {
         const parsed = parseRecordName(name)
-        if (parsed !== undefined) yield { name, ...parsed }
+        if (parsed !== undefined) yield { name, modifiedAt, ...parsed }
       }
     }
   }
+}
+
+/** Where a page of a list begins: the stop time and id of the last backup before it. */
+function cursorOf({ stoppedAt, backupId }: RecordAt): string {
+  return `${stoppedAt}-${backupId}`
+}
+
+/**
+ * The newest record names, newest first: at most `limit`, and only those that come after the cursor `before`.
+ *
+ * Stores list in ascending order only, so it costs all listing pages, and memory for `limit` names.
+ */
+export async function newestRecordNames(
+  repository: Repository,
+  cluster: string | undefined,
+  { limit, before }: { readonly limit: number; readonly before?: string | undefined },
+  signal: AbortSignal,
+): Promise<RecordName[]> {
+  let newest: RecordName[] = []
+  const keep = (): void => void (newest = newest.toSorted(newestFirst).slice(0, limit))
+  for await (const at of listRecordNames(repository, cluster, signal)) {
+    if (before !== undefined && cursorOf(at) >= before) continue
+    newest.push(at)
+    if (newest.length >= 2 * limit + 1000) keep()
+  }
+  keep()
+  return newest
+}
+
+function newestFirst(a: RecordName, b: RecordName): number {
+  const [left, right] = [cursorOf(a), cursorOf(b)]
+  return left < right ? 1 : left > right ? -1 : a.name < b.name ? 1 : -1
 }
 
 async function* folders(repository: Repository, prefix: string, signal: AbortSignal): AsyncGenerator<string> {
@@ -51,9 +99,19 @@ async function* folders(repository: Repository, prefix: string, signal: AbortSig
 export async function readRecord(
   repository: Repository,
   publicKey: string,
-  at: RecordName,
+  at: RecordAt,
   signal: AbortSignal,
 ): Promise<CommitRecord> {
+  return (await readRecordDocument(repository, publicKey, at, signal)).record
+}
+
+/** As readRecord, with the very bytes that are stored. */
+export async function readRecordDocument(
+  repository: Repository,
+  publicKey: string,
+  at: RecordAt,
+  signal: AbortSignal,
+): Promise<{ record: CommitRecord; document: Buffer }> {
   const what = `record ${at.backupId} in ${repository.name}`
   const bytes = await repository.store.get(at.name, { signal })
   const record = parseDocument(commitRecordSchema, openSignedDocument(bytes, publicKey, what), what)
@@ -66,27 +124,55 @@ export async function readRecord(
   ) {
     throw new DocumentDamagedError(what, 'it is the record of another backup, or lies under another name than its own')
   }
-  return record
+  return { record, document: bytes }
 }
 
-/** Every backup of a repository, newest last. A record that is not to be trusted is listed as such, never hidden. */
+export interface BackupPage {
+  readonly cluster?: string | undefined
+  readonly limit: number
+  /** `next` of the page before this one. */
+  readonly before?: string | undefined
+}
+
+/**
+ * Backups of a repository, newest first. A record that is not to be trusted is listed as such, never hidden.
+ *
+ * Costs the listing pages and one read for each backup that is given.
+ */
 export async function listBackups(
   repository: Repository,
   publicKey: string,
-  cluster: string | undefined,
+  { cluster, limit, before }: BackupPage,
   signal: AbortSignal,
-): Promise<ListedBackup[]> {
-  const listed: ListedBackup[] = []
-  for await (const at of listRecordNames(repository, cluster, signal)) {
-    try {
-      listed.push({ ...at, record: await readRecord(repository, publicKey, at, signal) })
-    } catch (error) {
-      const untrusted = problemOf(error)
-      if (untrusted.retry !== 'never') throw error
-      listed.push({ ...at, untrusted })
-    }
+): Promise<{ backups: ListedBackup[]; next: string | undefined }> {
+  const names = await newestRecordNames(repository, cluster, { limit: limit + 1, before }, signal)
+  const backups: ListedBackup[] = []
+  for (const at of names.slice(0, limit)) backups.push(await readListed(repository, publicKey, at, signal))
+  const last = backups.at(-1)
+  return { backups, next: names.length > limit && last !== undefined ? cursorOf(last) : undefined }
+}
+
+/** One backup of a list. @throws what keeps it from looking, and nothing that the record itself is at fault for. */
+export async function readListed(
+  repository: Repository,
+  publicKey: string,
+  at: RecordName,
+  signal: AbortSignal,
+): Promise<ListedBackup> {
+  try {
+    return { ...at, record: await readRecord(repository, publicKey, at, signal) }
+  } catch (error) {
+    const untrusted = problemOf(error)
+    if (untrusted.retry !== 'never') throw error
+    return { ...at, untrusted }
   }
-  return listed.toSorted((a, b) => (a.stoppedAt < b.stoppedAt ? -1 : a.stoppedAt > b.stoppedAt ? 1 : 0))
+}
+
+/** Where a record lies, by what it says. */
+export function recordAt({ cluster, systemId, backupId, stoppedAt }: CommitRecord): RecordAt {
+  const stopped = new Date(stoppedAt)
+  const name = new ClusterLayout(cluster, systemId).record(stopped, backupId)
+  return { name, cluster, systemId, backupId, stoppedAt: compactTime(stopped) }
 }
 
 export interface FoundBackup {
@@ -112,14 +198,10 @@ export async function findBackup(
   for (const repository of repositories) {
     try {
       throwIfAborted(signal, 'the search for the backup')
-      const names: RecordName[] = []
-      for await (const at of listRecordNames(repository, cluster, signal)) {
-        if (wanted === 'latest' || at.backupId.startsWith(wanted)) names.push(at)
-      }
       const record =
         wanted === 'latest'
-          ? await newestIntact(repository, set.publicKey, names, signal)
-          : await theOne(repository, set.publicKey, names, wanted, signal)
+          ? await newestIntact(repository, set.publicKey, cluster, signal)
+          : await theOne(repository, set.publicKey, cluster, wanted, signal)
       if (record !== undefined) all.push({ repository, record })
       if (record?.backupId === wanted) break
     } catch (error) {
@@ -139,12 +221,17 @@ export async function findBackup(
 async function theOne(
   repository: Repository,
   publicKey: string,
-  names: readonly RecordName[],
+  cluster: string | undefined,
   wanted: string,
   signal: AbortSignal,
 ): Promise<CommitRecord | undefined> {
-  const ids = new Set(names.map(({ backupId }) => backupId))
-  if (ids.size > 1) throw new BackupAmbiguousError(wanted, [...ids])
+  const names: RecordName[] = []
+  for await (const at of listRecordNames(repository, cluster, signal)) {
+    if (!at.backupId.startsWith(wanted)) continue
+    names.push(at)
+    const ids = new Set(names.map(({ backupId }) => backupId))
+    if (ids.size > 1) throw new BackupAmbiguousError(wanted, [...ids])
+  }
   let unread: unknown
   for (const at of names) {
     try {
@@ -158,23 +245,43 @@ async function theOne(
   return undefined
 }
 
+/** Reads records from the newest on, until one is intact. */
 async function newestIntact(
   repository: Repository,
   publicKey: string,
-  names: readonly RecordName[],
+  cluster: string | undefined,
   signal: AbortSignal,
 ): Promise<CommitRecord | undefined> {
-  const clusters = new Set(names.map(({ cluster }) => cluster))
+  const clusters = new Set(cluster === undefined ? await clustersOf(repository, signal) : [cluster])
   if (clusters.size > 1)
     throw new BackupAmbiguousError(
       'latest',
       [...clusters].map((name) => `latest of ${name}`),
     )
-  for (const at of names.toSorted((a, b) => (a.stoppedAt < b.stoppedAt ? 1 : -1))) {
-    const record = await readRecord(repository, publicKey, at, signal)
-    if (record.verdict === 'intact') return record
-  }
+  let before: string | undefined
+  do {
+    const names = await newestRecordNames(repository, cluster, { limit: LOOKED_AT, before }, signal)
+    for (const at of names) {
+      const record = await readRecord(repository, publicKey, at, signal)
+      if (record.verdict === 'intact') return record
+    }
+    const last = names.at(-1)
+    before = names.length < LOOKED_AT || last === undefined ? undefined : cursorOf(last)
+  } while (before !== undefined)
   return undefined
+}
+
+/** Clusters that have a record. */
+async function clustersOf(repository: Repository, signal: AbortSignal): Promise<string[]> {
+  const clusters: string[] = []
+  for await (const folder of folders(repository, CLUSTERS, signal)) {
+    const cluster = folder.slice(CLUSTERS.length, -1)
+    for await (const _first of listRecordNames(repository, cluster, signal)) {
+      clusters.push(cluster)
+      break
+    }
+  }
+  return clusters
 }
 
 /**
@@ -188,18 +295,31 @@ export async function readPackTable(
   signal: AbortSignal,
 ): Promise<PackTable> {
   const name = new ClusterLayout(record.cluster, record.systemId).base(record.backupId) + PACK_TABLE
-  let bytes: Buffer
+  const what = `pack table of backup ${record.backupId} in ${repository.name}`
+  const { bytes, sha256 } = record.packTable
+  const decoder = new PackTableDecoder(what)
+  const hash = createHash('sha256')
+  let unread: { readonly error: unknown } | undefined
   try {
-    bytes = await repository.store.get(name, { signal })
+    // One byte more than there should be, so that a longer one is noticed.
+    for await (const piece of readPieces(repository.store, name, bytes + 1, signal)) {
+      hash.update(piece)
+      if (unread !== undefined) continue
+      try {
+        decoder.write(piece)
+      } catch (error) {
+        // Whether it is the recorded table at all is the first question.
+        unread = { error }
+      }
+    }
   } catch (error) {
     if (error instanceof ObjectNotFoundError)
       throw new BackupIncompleteError(record.backupId, `its pack table in ${repository.name}`, error)
     throw error
   }
-  const what = `pack table of backup ${record.backupId} in ${repository.name}`
-  const sha256 = createHash('sha256').update(bytes).digest('hex')
-  if (sha256 !== record.packTable.sha256) throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
-  const table = decodePackTable(bytes, what)
+  if (hash.digest('hex') !== sha256) throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
+  if (unread !== undefined) throw unread.error
+  const table = decoder.end()
   if (table.backupId !== record.backupId) throw new DocumentDamagedError(what, 'it is of another backup')
   return table
 }

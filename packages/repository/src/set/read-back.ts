@@ -1,6 +1,7 @@
 /** Proof that a store holds what it was given: read in pieces, so that it costs no second buffer of a pack. */
 import { createHash } from 'node:crypto'
 import { freeBuffer } from '@tidemark/kernel'
+import type { ObjectStore } from '@tidemark/storage'
 import { StoredOtherwiseError } from '../errors.ts'
 import type { RepositoryPlace } from './repository.ts'
 
@@ -13,6 +14,24 @@ export function isToBeReadBack(place: RepositoryPlace): boolean {
   return place.capabilities?.checksumAtIngest !== true || Math.random() * SAMPLE < 1
 }
 
+/** An object's bytes in pieces, each valid until the next is asked for. @param bytes reads no further than that. */
+export async function* readPieces(
+  store: ObjectStore,
+  name: string,
+  bytes: number,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  let offset = 0
+  while (offset < bytes) {
+    const range = { offset, length: Math.min(PIECE_BYTES, bytes - offset) }
+    const piece = await store.get(name, { signal, range })
+    if (piece.length === 0) return
+    yield piece
+    offset += piece.length
+    freeBuffer(piece)
+  }
+}
+
 /** @throws {StoredOtherwiseError} the stored bytes are not those of this SHA-256. */
 export async function readBack(
   place: RepositoryPlace,
@@ -22,16 +41,22 @@ export async function readBack(
   signal: AbortSignal,
 ): Promise<void> {
   const hash = createHash('sha256')
-  let offset = 0
-  while (offset < bytes) {
-    const piece = await place.store.get(name, {
-      signal,
-      range: { offset, length: Math.min(PIECE_BYTES, bytes - offset) },
-    })
-    if (piece.length === 0) break
+  let read = 0
+  for await (const piece of readPieces(place.store, name, bytes, signal)) {
     hash.update(piece)
-    offset += piece.length
-    freeBuffer(piece)
+    read += piece.length
   }
-  if (offset !== bytes || hash.digest('hex') !== sha256) throw new StoredOtherwiseError(place.name, name)
+  if (read !== bytes || hash.digest('hex') !== sha256) throw new StoredOtherwiseError(place.name, name)
+}
+
+/** Stores an object and proves that it is there: by the store's own check at ingest, or by reading it back. */
+export async function putProven(
+  place: RepositoryPlace,
+  name: string,
+  bytes: Uint8Array,
+  sha256: string,
+  signal: AbortSignal,
+): Promise<void> {
+  await place.store.put(name, bytes, { signal, sha256 })
+  if (isToBeReadBack(place)) await readBack(place, name, bytes.length, sha256, signal)
 }

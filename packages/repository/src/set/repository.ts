@@ -86,7 +86,7 @@ function makeSet(repositories: readonly Repository[], pinned: string | undefined
 }
 
 /** All keyring documents of a repository, oldest number first. Whatever else lies in the folder is not ours. */
-async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
+export async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
   const keyrings: StoredKeyring[] = []
   for await (const { name } of repository.store.list(KEYS, { signal })) {
     if (keyringNumber(name) !== undefined) keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })

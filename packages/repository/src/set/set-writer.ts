@@ -1,22 +1,35 @@
 /**
  * One write, every repository of the set.
  *
- * A required repository that fails fails the write; one that is not required is dropped for the rest of the run, with its
+ * A required repository that fails fails the write; one that is not required, and fails or holds the run up for too long, is dropped for the rest of the run, with its
  * reason kept, and gets a copy later. The bytes are the same everywhere.
  */
-import { type Logger, problemOf, type Problem } from '@tidemark/kernel'
-import { RequiredRepositoryError } from '../errors.ts'
-import { isToBeReadBack, readBack } from './read-back.ts'
+import { type Clock, type Logger, problemOf, type Problem } from '@tidemark/kernel'
+import { RepositoryTooSlowError, RequiredRepositoryError } from '../errors.ts'
+import { Lag } from './lag.ts'
+import { putProven } from './read-back.ts'
 import type { Repository } from './repository.ts'
+
+interface Begun {
+  readonly repository: Repository
+  readonly late: AbortController
+  readonly done: Promise<void>
+}
+
+function firstOf(begun: readonly Begun[]): Promise<void> {
+  return Promise.any(begun.map(({ done }) => done))
+}
 
 export class SetWriter {
   readonly #repositories: readonly Repository[]
   readonly #dropped = new Map<string, Problem>()
   readonly #logger: Logger
+  readonly #lags: ReadonlyMap<string, Lag>
 
-  constructor(repositories: readonly Repository[], logger: Logger) {
+  constructor(repositories: readonly Repository[], logger: Logger, clock: Clock) {
     this.#repositories = repositories
     this.#logger = logger
+    this.#lags = new Map(repositories.map(({ name }) => [name, new Lag(clock)]))
   }
 
   /** Those still taking part. */
@@ -31,11 +44,30 @@ export class SetWriter {
   /**
    * Runs `action` on every repository that still takes part, at once.
    *
+   * @param action is given a signal of its own: it fires, too, when the run has waited long enough for a repository that is not required.
    * @throws {RequiredRepositoryError} after all have ended, so that no action is left running.
    */
-  async each(action: (repository: Repository) => Promise<void>, signal: AbortSignal): Promise<void> {
+  async each(
+    action: (repository: Repository, signal: AbortSignal) => Promise<void>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { active } = this
-    const outcomes = await Promise.allSettled(active.map((repository) => action(repository)))
+    const begun = active.map((repository) => {
+      const late = new AbortController()
+      const either = active.length > 1 ? AbortSignal.any([signal, late.signal]) : signal
+      return { repository, late, done: action(repository, either) }
+    })
+    const required = begun.filter(({ repository }) => repository.required)
+    // With no required one among them, the run waits for the first.
+    const enough = required.length > 0 ? Promise.allSettled(required.map(({ done }) => done)) : firstOf(begun)
+    for (const one of active.length > 1 ? begun : []) {
+      if (!one.repository.required)
+        void enough.then(
+          () => this.#dropWhenTooLate(one),
+          () => {},
+        )
+    }
+    const outcomes = await Promise.allSettled(begun.map(({ done }) => done))
     for (const [i, outcome] of outcomes.entries()) {
       const repository = active[i]
       if (outcome.status === 'fulfilled' || repository === undefined) continue
@@ -54,11 +86,14 @@ export class SetWriter {
       throw new RequiredRepositoryError(active[0]?.name ?? '', outcomes.find((o) => o.status === 'rejected')?.reason)
   }
 
-  /** Stores an object everywhere and proves that it is there: by the store's own check at ingest, or by reading it back. */
+  async #dropWhenTooLate({ repository, late, done }: Begun): Promise<void> {
+    const lag = this.#lags.get(repository.name)
+    if (lag !== undefined && (await lag.wait(done)))
+      late.abort(new RepositoryTooSlowError(repository.name, lag.waitedMs))
+  }
+
+  /** Stores an object everywhere and proves that it is there. */
   put(name: string, bytes: Uint8Array, sha256: string, signal: AbortSignal): Promise<void> {
-    return this.each(async (repository) => {
-      await repository.store.put(name, bytes, { signal, sha256 })
-      if (isToBeReadBack(repository)) await readBack(repository, name, bytes.length, sha256, signal)
-    }, signal)
+    return this.each((repository, signal) => putProven(repository, name, bytes, sha256, signal), signal)
   }
 }

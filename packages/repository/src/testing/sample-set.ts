@@ -1,7 +1,7 @@
 /** Repository sets in memory, a whole backup written in one call, and a reader that believes nothing. */
 import { createHash } from 'node:crypto'
 import { KeyEncryptionKey, type Keyring, keyedDigest } from '@tidemark/crypto'
-import { type Clock, type Lsn, segmentRange, segmentStart, silentLogger, systemClock } from '@tidemark/kernel'
+import { type Clock, type Lsn, segmentRange, randomId, segmentStart, silentLogger, systemClock } from '@tidemark/kernel'
 import { MemoryObjectStore, collect } from '@tidemark/storage/testing'
 import { BackupWriter, type Committed, type SealingSettings } from '../backup-writer.ts'
 import { ClusterLayout, PACK_TABLE } from '../layout.ts'
@@ -36,12 +36,13 @@ export interface SampleSet {
   readonly keys: OpenedKeys
 }
 
-/** @param required one repository for each, named a, b, c … */
+/** @param required one repository for each, named a, b, c … @param clock of this host. @param storeClock of all stores. */
 export async function newSampleSet(
   required: readonly boolean[] = [true],
   clock: Clock = systemClock,
+  storeClock: Clock = systemClock,
 ): Promise<SampleSet> {
-  const stores = required.map((_, i) => new MemoryObjectStore({ url: `memory://${i}`, deadlineMs: 1e9 }))
+  const stores = required.map((_, i) => new MemoryObjectStore({ url: `memory://${i}`, deadlineMs: 1e9, storeClock }))
   const places = stores.map((store, i) => ({ name: 'abcdef'[i] ?? '', store, required: required[i] === true }))
   const deps = { clock, logger: silentLogger, signal: noDeadline }
   const { set } = await initRepositorySet(places, [TEST_KEK], undefined, deps)
@@ -60,6 +61,8 @@ export interface WriteOptions {
   /** Called after the files and before the commit. */
   readonly beforeCommit?: (writer: BackupWriter) => void | Promise<void>
   readonly leaveOutWal?: boolean
+  /** Default: another one for each backup. */
+  readonly operationId?: string
 }
 
 const START_LSN = (segmentStart(7n, SEGMENT_BYTES) + 40n) as Lsn
@@ -78,7 +81,7 @@ export async function writeBackup(
     {
       cluster: options.cluster ?? CLUSTER,
       systemId: SYSTEM_ID,
-      operationId: 'test',
+      operationId: options.operationId ?? `test-${randomId()}`,
       sealing: { ...sealing, ...options.sealing },
       writerVersion: 'test',
     },
@@ -134,7 +137,12 @@ export async function readBackup(
   const base = layout.base(record.backupId)
   const table = await readPackTable(repository, record, noDeadline)
   const listed = (await collect(repository.store.list(base, { signal: noDeadline }))).map(({ name }) => name)
-  const expected = [PACK_TABLE, ...[...table.packs, ...table.fileList, table.source].map(({ name }) => name)]
+  const expected = [
+    PACK_TABLE,
+    ...[...table.packs, ...table.fileList, table.source].flatMap((entry) =>
+      'backup' in entry && entry.backup !== undefined ? [] : [entry.name],
+    ),
+  ]
   if (
     listed.toSorted().join() !==
     expected
@@ -145,12 +153,12 @@ export async function readBackup(
     throw new Error(`the folder holds ${listed.join()}`)
   }
   const packs: PackReader[] = []
-  for (const { name, bytes, sha256, salt } of table.packs) {
-    const stored = await repository.store.get(base + name, { signal: noDeadline })
+  for (const { name, bytes, sha256, salt, backup: backupId = record.backupId } of table.packs) {
+    const stored = await repository.store.get(layout.base(backupId) + name, { signal: noDeadline })
     const right = stored.length === bytes && createHash('sha256').update(stored).digest('hex') === sha256
     if (!right || stored.toString('hex', 32, 64) !== salt) throw new Error(`${name} is not the recorded one`)
     const ordinal = Number(name.slice('pack-'.length))
-    packs.push(new PackReader(stored, { backupId: record.backupId, ordinal }, keyring.dataKey, name))
+    packs.push(new PackReader(stored, { backupId, ordinal }, keyring.dataKey, name))
   }
   const files: SampleFile[] = []
   for await (const entry of readFileList(repository, record, table, keyring.dataKey, noDeadline)) {
@@ -164,7 +172,7 @@ export async function readBackup(
     files.push({ type: entry.type, path: entry.path, mode: entry.mode, bytes, linkTarget: entry.linkTarget })
   }
   await readSource(repository, record, table, keyring.dataKey, noDeadline)
-  const missing = await missingWal(repository, layout, [...table.wal, ...table.history], noDeadline)
+  const missing = await missingWal(repository, layout, table, noDeadline)
   if (missing.length > 0) throw new Error(`missing ${missing.join()}`)
   const wal = new WalLayout(record.cluster, record.systemId)
   for (const name of table.wal) await readWalSegment(repository, wal, name, SEGMENT_BYTES, keyring, noDeadline)

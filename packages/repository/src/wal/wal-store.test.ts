@@ -5,6 +5,7 @@ import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
 import type { Repository } from '../set/repository.ts'
 import { CLUSTER, SEGMENT_BYTES, SYSTEM_ID, type SampleSet, newSampleSet, noDeadline } from '../testing/sample-set.ts'
 import { sampleBytes } from '../testing/sample-tree.ts'
+import { WalList } from '../records/wal-list.ts'
 import { WalLayout, missingWal, readWalSegment, storeWalSegment } from './wal-store.ts'
 
 const wal = new WalLayout(CLUSTER, SYSTEM_ID)
@@ -131,11 +132,12 @@ test('exactly the missing names are found, over folders, with one listing each',
   }
   wanted.push(wal.layout.timelineHistory(2, 'cd'.repeat(16)))
   const relative = wanted.map((name) => name.slice(wal.layout.folder.length))
-  expect(await missingWal(only(sample), wal.layout, relative, noDeadline)).toHaveLength(41)
+  const table = { wal: WalList.of(relative.slice(0, -1)).sorted(), history: relative.slice(-1) }
+  expect(await missingWal(only(sample), wal.layout, table, noDeadline)).toHaveLength(41)
   for (const [i, name] of wanted.entries()) {
     if (i % 3 !== 0) await store?.put(name, Buffer.alloc(i % 3 === 1 ? 189 : 188), { signal: noDeadline })
   }
-  const missing = await missingWal(only(sample), wal.layout, relative, noDeadline)
+  const missing = await missingWal(only(sample), wal.layout, table, noDeadline)
   expect(missing.toSorted()).toEqual(relative.filter((_, i) => i % 3 !== 1).toSorted())
-  expect(await missingWal(only(sample), wal.layout, [], noDeadline)).toEqual([])
+  expect(await missingWal(only(sample), wal.layout, { wal: new WalList(), history: [] }, noDeadline)).toEqual([])
 })

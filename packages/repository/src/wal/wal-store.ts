@@ -9,6 +9,7 @@ import { parseWalFileName, walFileName } from '@tidemark/kernel'
 import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
 import { ClusterLayout } from '../layout.ts'
 import { isToBeReadBack, readBack } from '../set/read-back.ts'
+import type { PackTable } from '../records/pack-table.ts'
 import type { Repository } from '../set/repository.ts'
 
 export interface WalPosition {
@@ -65,28 +66,41 @@ export async function storeWalSegment(
 /** Header, frame header, one block, the shorter tag. */
 const SHORTEST_STREAM = 160 + 12 + 16
 
-/** Which of `wanted` (names relative to the cluster's folder) are not in the repository; one listing per folder. */
+/** Which WAL and history objects of a pack table are not in the repository; one listing per folder, held against the names as both go by. */
 export async function missingWal(
   repository: Repository,
   layout: ClusterLayout,
-  wanted: readonly string[],
+  { wal, history }: Pick<PackTable, 'wal' | 'history'>,
   signal: AbortSignal,
 ): Promise<string[]> {
-  const folders = Map.groupBy(wanted, (name) => name.slice(0, name.lastIndexOf('/') + 1))
   const missing: string[] = []
-  for (const [folder, names] of folders) {
-    const sorted = names.toSorted()
-    const first = sorted[0] ?? ''
-    const last = sorted.at(-1) ?? ''
-    const present = new Set<string>()
+  let next = 0
+  while (next < wal.length) {
+    const first = wal.at(next) ?? ''
+    const folder = first.slice(0, first.lastIndexOf('/') + 1)
+    const inFolder = (name: string | undefined): name is string => name?.startsWith(folder) === true
     const startAfter = layout.folder + first.slice(0, -1)
     for await (const { name, size } of repository.store.list(layout.folder + folder, { signal, startAfter })) {
       const relative = name.slice(layout.folder.length)
-      if (relative > last) break
+      let wanted = wal.at(next)
+      for (; inFolder(wanted) && wanted < relative; wanted = wal.at(next)) {
+        missing.push(wanted)
+        next += 1
+      }
+      if (!inFolder(wanted)) break
+      if (wanted !== relative) continue
       // Shorter than a header and a frame is no sealed stream, whatever it is.
-      if (size > SHORTEST_STREAM) present.add(relative)
+      if (size <= SHORTEST_STREAM) missing.push(wanted)
+      next += 1
     }
-    missing.push(...names.filter((name) => !present.has(name)))
+    for (let wanted = wal.at(next); inFolder(wanted); wanted = wal.at(next)) {
+      missing.push(wanted)
+      next += 1
+    }
+  }
+  for (const name of history) {
+    const found = await repository.store.stat(layout.folder + name, signal)
+    if (found === undefined || found.size <= SHORTEST_STREAM) missing.push(name)
   }
   return missing
 }

@@ -1,0 +1,163 @@
+/**
+ * Takes over the packs that dead attempts of the same operation left behind.
+ *
+ * Nobody vouches for them, so each is read whole, once, and every frame opened; then each repository of the run has to hold these very bytes,
+ * and is given them where it has none. What any repository holds otherwise is not adopted. So a backup never has a pack that one of
+ * its repositories lacks, and a failing optional repository is dropped here as anywhere else.
+ */
+import { Worker } from 'node:worker_threads'
+import type { Keyring } from '@tidemark/crypto'
+import { type Logger, OperationalError, RelayedError, abortError } from '@tidemark/kernel'
+import { StoredOtherwiseError } from '../errors.ts'
+import { type ClusterLayout, packName } from '../layout.ts'
+import { AdoptedFrames, MAX_ADOPTED_FRAMES } from '../packs/adopted-frames.ts'
+import { PackList, packOrdinal } from '../records/pack-list.ts'
+import { putProven, readBack } from '../set/read-back.ts'
+import type { Repository } from '../set/repository.ts'
+import type { SetWriter } from '../set/set-writer.ts'
+import {
+  type AdoptionThreadData,
+  FRAME_ENTRY_BYTES,
+  type FromAdoptionThread,
+  type PackToProve,
+  type ProvenPack,
+} from './adoption-thread.ts'
+import { packsOfAttempt } from './dead-attempts.ts'
+
+/** Larger ones were written under other settings; reading them whole would break the memory bound. */
+const SPARE_BYTES = 4 * 1_048_576
+
+export interface AdoptDeps {
+  readonly writer: SetWriter
+  readonly layout: ClusterLayout
+  readonly keyring: Keyring
+  /** A pack is closed once it has this many bytes. */
+  readonly packBytes: number
+  readonly logger: Logger
+  readonly signal: AbortSignal
+}
+
+export interface Adopted {
+  readonly packs: PackList
+  readonly frames: AdoptedFrames
+}
+
+/** @param attempts ids, named as parents in one's own begin objects by now. @throws {RequiredRepositoryError} */
+export async function adoptPacks(attempts: readonly string[], deps: AdoptDeps): Promise<Adopted> {
+  const packs = new PackList()
+  const frames = AdoptedFrames.withRoomFor(MAX_ADOPTED_FRAMES)
+  await using thread = new AdoptionThread(deps)
+  for (const backupId of attempts) {
+    const held = await whatIsHeld(backupId, deps)
+    const ordinals = [...new Set([...held.values()].flatMap((sizes) => [...sizes.keys()]))].toSorted((a, b) => a - b)
+    for (const ordinal of ordinals) {
+      const proven = await adoptPack(backupId, ordinal, held, thread, deps)
+      if (proven === undefined) continue
+      const number = packs.reserve()
+      const { sha256, salt, stored } = proven
+      packs.set(number, { name: packName(ordinal), bytes: stored.byteLength, sha256, salt, backup: backupId })
+      if (!addFrames(frames, proven.frames, number)) return { packs, frames }
+    }
+  }
+  return { packs, frames }
+}
+
+function addFrames(frames: AdoptedFrames, entries: Uint8Array, pack: number): boolean {
+  const view = new DataView(entries.buffer, entries.byteOffset, entries.byteLength)
+  for (let at = 0; at < entries.length; at += FRAME_ENTRY_BYTES) {
+    const digest = entries.subarray(at, at + 16)
+    if (!frames.add(digest, view.getUint32(at + 16), pack, at / FRAME_ENTRY_BYTES)) return false
+  }
+  return true
+}
+
+/** By repository: sizes of the attempt's packs by ordinal. Empty where one of the repositories may be sweeping them. */
+async function whatIsHeld(backupId: string, deps: AdoptDeps): Promise<Map<string, Map<number, number>>> {
+  const held = new Map<string, Map<number, number>>()
+  let swept = false
+  await deps.writer.each(async (repository, signal) => {
+    const sizes = await packsOfAttempt(repository, deps.layout, backupId, packOrdinal, signal)
+    if (sizes === undefined) swept = true
+    else held.set(repository.name, sizes)
+  }, deps.signal)
+  return swept ? new Map() : held
+}
+
+async function adoptPack(
+  backupId: string,
+  ordinal: number,
+  held: ReadonlyMap<string, ReadonlyMap<number, number>>,
+  thread: AdoptionThread,
+  deps: AdoptDeps,
+): Promise<ProvenPack | undefined> {
+  const { writer, layout, logger, signal } = deps
+  const name = layout.base(backupId) + packName(ordinal)
+  const sizeIn = ({ name: repository }: Repository): number | undefined => held.get(repository)?.get(ordinal)
+  const source = writer.active.find((repository) => sizeIn(repository) !== undefined)
+  if (source === undefined || (sizeIn(source) ?? 0) > deps.packBytes + SPARE_BYTES) return undefined
+  let proven: ProvenPack
+  try {
+    const bytes = await source.store.get(name, { signal })
+    const what = `${packName(ordinal)} of attempt ${backupId} in ${source.name}`
+    proven = await thread.prove({ stored: ownBuffer(bytes), backupId, ordinal, what }, signal)
+  } catch (error) {
+    if (signal.aborted || !(error instanceof OperationalError)) throw error
+    if (error.retry === 'backoff') {
+      // The repository fails, not the pack: that drops it or ends the attempt, as everywhere.
+      await writer.each((repository) => (repository === source ? Promise.reject(error) : Promise.resolve()), signal)
+      return adoptPack(backupId, ordinal, held, thread, deps)
+    }
+    logger.warn({ backupId, ordinal, code: error.code, reason: error.message }, 'pack of a dead attempt not adopted')
+    return undefined
+  }
+  let otherwise = false
+  await writer.each(async (repository, signal) => {
+    if (repository === source) return
+    if (sizeIn(repository) === undefined)
+      return putProven(repository, name, new Uint8Array(proven.stored), proven.sha256, signal)
+    await readBack(repository, name, proven.stored.byteLength, proven.sha256, signal).catch((error: unknown) => {
+      if (!(error instanceof StoredOtherwiseError)) throw error
+      otherwise = true
+    })
+  }, signal)
+  return otherwise ? undefined : proven
+}
+
+function ownBuffer(bytes: Buffer): ArrayBuffer {
+  const whole = bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength
+  return (whole ? bytes.buffer : new Uint8Array(bytes).buffer) as ArrayBuffer
+}
+
+class AdoptionThread implements AsyncDisposable {
+  readonly #worker: Worker
+  #waiting: { resolve: (proven: ProvenPack) => void; reject: (error: unknown) => void } | undefined
+
+  constructor({ keyring }: AdoptDeps) {
+    const data: AdoptionThreadData = { dataKey: keyring.writeKey, digestKey: keyring.digestKey }
+    this.#worker = new Worker(new URL('./adoption-thread.ts', import.meta.url), {
+      workerData: { tidemark: 'adoption-thread', data },
+      name: 'tidemark-adoption',
+    })
+    this.#worker.on('message', (answer: FromAdoptionThread) => {
+      if ('proven' in answer) this.#waiting?.resolve(answer.proven)
+      else this.#waiting?.reject(new RelayedError(answer.refused))
+    })
+    this.#worker.on('error', (error) => this.#waiting?.reject(error))
+    this.#worker.on('exit', (code) => this.#waiting?.reject(new Error(`the adoption thread ended with code ${code}`)))
+  }
+
+  /** One at a time. @throws {RelayedError} the pack is not to be trusted. */
+  prove(pack: PackToProve, signal: AbortSignal): Promise<ProvenPack> {
+    const { promise, resolve, reject } = Promise.withResolvers<ProvenPack>()
+    this.#waiting = { resolve, reject }
+    const onAbort = (): void => reject(abortError(signal, 'adopting packs'))
+    signal.addEventListener('abort', onAbort, { once: true })
+    this.#worker.postMessage(pack, [pack.stored])
+    return promise.finally(() => signal.removeEventListener('abort', onAbort))
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#waiting = undefined
+    await this.#worker.terminate()
+  }
+}
