@@ -68,7 +68,12 @@ await writeFile(
       repositories: { local: { url: `file://${repository}`, shared: true } },
       redis: { url: redis.url },
       api: { port: 0, healthPort: 0 },
-      workers: { backup: { healthPort: 0 }, verify: { healthPort: 0 }, restore: { healthPort: 0 } },
+      workers: {
+        backup: { healthPort: 0 },
+        verify: { healthPort: 0 },
+        restore: { healthPort: 0 },
+        maintenance: { healthPort: 0 },
+      },
     },
     undefined,
     2,
@@ -76,11 +81,11 @@ await writeFile(
 )
 await tidemark(['repo', 'init'], env)
 const apps: App[] = []
-for (const name of ['api', 'worker-backup', 'worker-verify', 'worker-restore']) {
+for (const name of ['api', 'worker-backup', 'worker-verify', 'worker-restore', 'worker-maintenance']) {
   apps.push(services.use(await startApp(name, folder.path, env)))
 }
 const api = String(apps[0]?.ready['url'])
-for (const { name, pid } of apps) say(`${name.padEnd(15)} pid ${pid}`)
+for (const { name, pid } of apps) say(`${name.padEnd(18)} pid ${pid}`)
 say(`API at ${api} (loopback only), queues at ${api}/queues`)
 
 heading('Base backup over HTTP, through the queue, while pgbench writes')

@@ -19,7 +19,7 @@ import {
 } from '@tidemark/testkit'
 import { type Ending, Program } from './processes.ts'
 
-export type AppName = 'api' | 'worker-backup' | 'worker-verify' | 'worker-restore'
+export type AppName = 'api' | 'worker-backup' | 'worker-verify' | 'worker-restore' | 'worker-maintenance'
 
 /** What a worker needs to reach a server: the server itself, or a proxy before it. */
 export type ServerAddress = Pick<TestPostgres, 'host' | 'port' | 'user' | 'password'>
@@ -60,6 +60,7 @@ export interface ListedBackup {
   readonly verdict: 'intact' | 'damaged'
   readonly repositories: readonly string[]
   readonly untrusted: readonly string[]
+  readonly missing: readonly string[]
 }
 
 export class Fleet implements AsyncDisposable {
@@ -114,7 +115,7 @@ export class Fleet implements AsyncDisposable {
       backup: { packBytes: options.packBytes ?? '4MiB' },
       ...(options.redis === undefined ? {} : { redis: { url: options.redis.url } }),
       api: { port: apiPort, ...anyPort },
-      workers: { backup: anyPort, verify: anyPort, restore: anyPort },
+      workers: { backup: anyPort, verify: anyPort, restore: anyPort, maintenance: anyPort },
     }
     const fleet = new Fleet(folder, apiPort, env, document)
     await fleet.configure({})

@@ -111,7 +111,7 @@ export async function listHere(config: Config): Promise<readonly ListedHere[]> {
       return {
         repository: place.name,
         required: place.required,
-        backups: await listBackups(place, opened.set.publicKey, undefined, deps.signal),
+        backups: (await listBackups(place, opened.set.publicKey, { limit: 10_000 }, deps.signal)).backups,
         scratch,
       }
     }),

@@ -15,6 +15,8 @@ export interface ProgramOptions {
   readonly cwd: string
   readonly as?: OsUser | undefined
   readonly input?: string | Uint8Array
+  /** Standard input stays open until `endInput`. */
+  readonly openInput?: true
 }
 
 export interface Ending {
@@ -31,7 +33,7 @@ export class Program implements AsyncDisposable {
   readonly #stdout: Buffer[] = []
 
   /** @param script relative to the root of the project; run by the Node that runs the test. */
-  constructor(script: string, args: readonly string[], { env, cwd, as, input }: ProgramOptions) {
+  constructor(script: string, args: readonly string[], { env, cwd, as, input, openInput }: ProgramOptions) {
     const path = fileURLToPath(new URL(`../../${script}`, import.meta.url))
     this.#child = spawn(process.execPath, [path, ...args], {
       cwd,
@@ -48,11 +50,15 @@ export class Program implements AsyncDisposable {
     })
     this.#child.stderr.on('data', (chunk: Buffer) => (this.stderr += chunk.toString()))
     this.#child.stdin.on('error', () => {})
-    this.#child.stdin.end(input)
+    if (openInput !== true) this.#child.stdin.end(input)
     this.ended = once(this.#child, 'close').then(([code, signal]) => {
       running.delete(this)
       return { code: code as number | null, signal: signal as NodeJS.Signals | null }
     })
+  }
+
+  endInput(): void {
+    this.#child.stdin.end()
   }
 
   get outputBytes(): Buffer {

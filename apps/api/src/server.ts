@@ -14,7 +14,7 @@ import { answerError, handleErrors } from './problems.ts'
 import { registerQueueBoard } from './queue-board.ts'
 import { healthRoutes } from './routes/health.ts'
 import { operationRoutes } from './routes/operations.ts'
-import { requestRoutes } from './routes/requests.ts'
+import { maintenanceRoutes, requestRoutes } from './routes/requests.ts'
 
 export interface ServerDependencies {
   readonly config: Pick<Config, 'clusters' | 'repositories' | 'workers'>
@@ -72,6 +72,7 @@ export async function buildServer(dependencies: ServerDependencies): Promise<Fas
     async (v1) => {
       requireJson(v1)
       requestRoutes(v1, { queue, config })
+      maintenanceRoutes(v1, { queue, config })
       operationRoutes(v1, { queue, heartbeatMs })
       v1.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
     },
@@ -87,5 +88,5 @@ function hostsOf({ repositories, workers }: ServerDependencies['config']): strin
   const owners = Object.values(repositories).flatMap((repository) =>
     repository.kind === 'file' ? (repository.host ?? []) : [],
   )
-  return [...new Set([...owners, workers.backup.host, workers.verify.host, workers.restore.host])].sort()
+  return [...new Set([...owners, ...Object.values(workers).map(({ host }) => host)])].sort()
 }

@@ -3,6 +3,7 @@ import { CliContext, type GlobalOptions } from './cli-context.ts'
 import { addBackupCommands } from './commands/backup.ts'
 import { addBackupsCommands } from './commands/backups.ts'
 import { addKeyCommands } from './commands/key.ts'
+import { addCopyCommand } from './commands/maintenance.ts'
 import { addRepoCommands } from './commands/repo.ts'
 import { addRestoreCommands } from './commands/restore.ts'
 import { addSealCommands } from './commands/seal.ts'
@@ -38,6 +39,7 @@ export function buildProgram(signal: AbortSignal): Command {
   addRepoCommands(program, act)
   addBackupCommands(program, act)
   addBackupsCommands(program, act)
+  addCopyCommand(program, act)
   addVerifyCommand(program, act)
   addRestoreCommands(program, act)
   addSealCommands(program, act)

@@ -1,4 +1,4 @@
-/** Takes base backups; a backup that was committed leads to a verify operation. */
+/** Takes base backups; one that was committed leads to a verify operation, and to a copy for each repository that missed it. */
 import { KeyMissingError } from '@tidemark/crypto'
 import { systemClock } from '@tidemark/kernel'
 import { hostOf } from '@tidemark/config'
@@ -26,13 +26,24 @@ await runWorkerApp({
     )
     // An operation that is repeated after its commit counts again: an alert too many, never one too few.
     if (result.verdict === 'damaged') countDamaged(cluster)
-    if (!options.verifyAfter) return result
     const owner = hostOf(config, cluster)
-    // The same key on every attempt: however often this operation runs, it asks for one verification.
+    const where = owner === undefined ? {} : { host: owner }
+    const { backupId } = result
+    // The same keys on every attempt: however often this operation runs, it asks for one verification, and one copy a repository.
+    const copyOperationIds: string[] = []
+    for (const { name } of result.repositories.filter(({ outcome }) => outcome === 'dropped')) {
+      const copy = await queue.enqueueMaintenance(
+        { cluster, task: { verb: 'copy', to: name, backupId } },
+        { idempotencyKey: `copy-after-${operationId}-${name}`, ...where },
+      )
+      copyOperationIds.push(copy.operationId)
+    }
+    const owed = copyOperationIds.length === 0 ? {} : { copyOperationIds }
+    if (!options.verifyAfter) return { ...result, ...owed }
     const { operationId: verifyOperationId } = await queue.enqueueVerify(
-      { cluster, backupId: result.backupId },
-      { idempotencyKey: `after-${operationId}`, ...(owner === undefined ? {} : { host: owner }) },
+      { cluster, backupId },
+      { idempotencyKey: `after-${operationId}`, ...where },
     )
-    return { ...result, verifyOperationId }
+    return { ...result, ...owed, verifyOperationId }
   },
 })

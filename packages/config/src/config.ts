@@ -103,7 +103,12 @@ export interface Config {
     readonly prefix: string
   }
   readonly api: { readonly host: string; readonly port: number; readonly healthPort: number }
-  readonly workers: { readonly backup: WorkerConfig; readonly verify: WorkerConfig; readonly restore: WorkerConfig }
+  readonly workers: {
+    readonly backup: WorkerConfig
+    readonly verify: WorkerConfig
+    readonly restore: WorkerConfig
+    readonly maintenance: WorkerConfig
+  }
   readonly logLevel: (typeof LOG_LEVELS)[number]
   /** Legal but unwise; the application logs them once. */
   readonly warnings: readonly string[]

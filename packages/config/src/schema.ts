@@ -189,6 +189,7 @@ export const fileSchema = section({
     backup: workerField(9311),
     verify: workerField(9312),
     restore: workerField(9313),
+    maintenance: workerField(9314),
   }).prefault({}),
   logLevel: logLevelField.default('info'),
 })

@@ -1,6 +1,6 @@
 /** Bodies and parameters of the HTTP API. Names that stand in the path are not repeated in the body. */
 import { z } from 'zod'
-import { backupOptionsSchema, restoreRequestSchema, verifyRequestSchema } from './jobs.ts'
+import { backupOptionsSchema, maintenanceRequestSchema, restoreRequestSchema, verifyRequestSchema } from './jobs.ts'
 import { operationIdSchema } from './queues.ts'
 
 /** POST /v1/clusters/{name}/backups */
@@ -9,6 +9,9 @@ export const startBackupBodySchema = backupOptionsSchema
 export const startVerificationBodySchema = verifyRequestSchema.pick({ level: true, repository: true })
 /** POST /v1/restores */
 export const startRestoreBodySchema = restoreRequestSchema
+
+/** POST /v1/maintenance */
+export const startMaintenanceBodySchema = maintenanceRequestSchema
 
 /** The body of every 202. */
 export const acceptedSchema = z.strictObject({

@@ -27,6 +27,8 @@ export {
   checkpointSchema,
   compressionLevelSchema,
   jobSchemas,
+  maintenanceJobSchema,
+  maintenanceRequestSchema,
   requestSchemas,
   restoreJobSchema,
   restoreProfileSchema,
@@ -40,6 +42,8 @@ export type {
   BackupOptions,
   BackupRequest,
   JobOf,
+  MaintenanceJob,
+  MaintenanceRequest,
   RequestOf,
   RestoreJob,
   RestoreProfile,
@@ -48,8 +52,23 @@ export type {
   VerifyLevel,
   VerifyRequest,
 } from './jobs.ts'
-export { backupResultSchema, restoreResultSchema, resultSchemas, verifyResultSchema } from './results.ts'
-export type { BackupResult, BackupVerdict, RestoreResult, ResultOf, VerifyResult } from './results.ts'
+export {
+  backupResultSchema,
+  maintenanceResultSchema,
+  restoreResultSchema,
+  resultSchemas,
+  verifyResultSchema,
+} from './results.ts'
+export type {
+  BackupResult,
+  BackupVerdict,
+  CopyResult,
+  MaintenanceResult,
+  RestoreResult,
+  ResultOf,
+  SweepResult,
+  VerifyResult,
+} from './results.ts'
 export { problemDetailsSchema, problemSchema, problemType, retrySchema } from './problem.ts'
 export type { Problem, ProblemDetails } from './problem.ts'
 export { isTerminal, operationSchema, operationStateSchema, progressSchema } from './operation.ts'
@@ -58,6 +77,7 @@ export {
   acceptedSchema,
   idempotencyKeySchema,
   startBackupBodySchema,
+  startMaintenanceBodySchema,
   startRestoreBodySchema,
   startVerificationBodySchema,
 } from './http.ts'

@@ -7,6 +7,7 @@
 import { z } from 'zod'
 import {
   absolutePathSchema,
+  backupIdSchema,
   backupReferenceSchema,
   clusterNameSchema,
   hostNameSchema,
@@ -69,26 +70,57 @@ const restoreRequest = {
   host: hostNameSchema.exactOptional(),
 }
 
+/** Work on repositories as such: needs no key and no database. */
+const copyTask = z.strictObject({
+  verb: z.literal('copy'),
+  /** Default: any other repository that has the backup. */
+  from: repositoryNameSchema.exactOptional(),
+  to: repositoryNameSchema,
+  /** An id, or 'missing': every backup that `to` lacks. */
+  backupId: z.union([backupIdSchema, z.literal('missing')]),
+})
+const sweepTask = z.strictObject({
+  verb: z.literal('sweep'),
+  /** Default: all of the configuration. */
+  repositories: z.array(repositoryNameSchema).min(1).max(16).exactOptional(),
+  /** Say what would go, delete nothing. */
+  dryRun: z.boolean().default(false),
+})
+const maintenanceRequest = {
+  /** Only what belongs to this cluster; default everything. */
+  cluster: clusterNameSchema.exactOptional(),
+  task: z.discriminatedUnion('verb', [copyTask, sweepTask]),
+}
+
 /** What a caller asks for; the queue adds operationId and requestedAt. */
 export const backupRequestSchema = z.strictObject(backupRequest)
 export const verifyRequestSchema = z.strictObject(verifyRequest)
 export const restoreRequestSchema = z.strictObject(restoreRequest)
+export const maintenanceRequestSchema = z.strictObject(maintenanceRequest)
 
 export const backupJobSchema = z.strictObject({ ...envelope, ...backupRequest })
 export const verifyJobSchema = z.strictObject({ ...envelope, ...verifyRequest })
 export const restoreJobSchema = z.strictObject({ ...envelope, ...restoreRequest })
+export const maintenanceJobSchema = z.strictObject({ ...envelope, ...maintenanceRequest })
 
-export const jobSchemas = { backup: backupJobSchema, verify: verifyJobSchema, restore: restoreJobSchema } as const
+export const jobSchemas = {
+  backup: backupJobSchema,
+  verify: verifyJobSchema,
+  restore: restoreJobSchema,
+  maintenance: maintenanceJobSchema,
+} as const
 export const requestSchemas = {
   backup: backupRequestSchema,
   verify: verifyRequestSchema,
   restore: restoreRequestSchema,
+  maintenance: maintenanceRequestSchema,
 } as const
 
 export type BackupOptions = z.infer<typeof backupOptionsSchema>
 export type BackupJob = z.infer<typeof backupJobSchema>
 export type VerifyJob = z.infer<typeof verifyJobSchema>
 export type RestoreJob = z.infer<typeof restoreJobSchema>
+export type MaintenanceJob = z.infer<typeof maintenanceJobSchema>
 export type VerifyLevel = z.infer<typeof verifyLevelSchema>
 export type RestoreProfile = z.infer<typeof restoreProfileSchema>
 
@@ -96,14 +128,17 @@ export type RestoreProfile = z.infer<typeof restoreProfileSchema>
 export type BackupRequest = z.input<typeof backupRequestSchema>
 export type VerifyRequest = z.input<typeof verifyRequestSchema>
 export type RestoreRequest = z.input<typeof restoreRequestSchema>
+export type MaintenanceRequest = z.input<typeof maintenanceRequestSchema>
 
 export interface JobOf {
   backup: BackupJob
   verify: VerifyJob
   restore: RestoreJob
+  maintenance: MaintenanceJob
 }
 export interface RequestOf {
   backup: BackupRequest
   verify: VerifyRequest
   restore: RestoreRequest
+  maintenance: MaintenanceRequest
 }

@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { clusterNameSchema, countSchema, timestampSchema } from './identifiers.ts'
 import { problemSchema } from './problem.ts'
 import { operationIdSchema } from './queues.ts'
-import { backupResultSchema, restoreResultSchema, verifyResultSchema } from './results.ts'
+import { backupResultSchema, maintenanceResultSchema, restoreResultSchema, verifyResultSchema } from './results.ts'
 
 /**
  * queued    → running: a worker took it
@@ -48,6 +48,13 @@ export const operationSchema = z.discriminatedUnion('kind', [
   z.strictObject({ ...common, kind: z.literal('backup'), result: backupResultSchema.exactOptional() }),
   z.strictObject({ ...common, kind: z.literal('verify'), result: verifyResultSchema.exactOptional() }),
   z.strictObject({ ...common, kind: z.literal('restore'), result: restoreResultSchema.exactOptional() }),
+  z.strictObject({
+    ...common,
+    /** Absent: work on whole repositories. */
+    cluster: clusterNameSchema.exactOptional(),
+    kind: z.literal('maintenance'),
+    result: maintenanceResultSchema.exactOptional(),
+  }),
 ])
 export type Operation = z.infer<typeof operationSchema>
 

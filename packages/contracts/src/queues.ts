@@ -7,7 +7,7 @@
  */
 import { z } from 'zod'
 
-export const OPERATION_KINDS = ['backup', 'verify', 'restore'] as const
+export const OPERATION_KINDS = ['backup', 'verify', 'restore', 'maintenance'] as const
 export type OperationKind = (typeof OPERATION_KINDS)[number]
 export const operationKindSchema = z.enum(OPERATION_KINDS)
 
@@ -28,8 +28,8 @@ export function parseQueueName(name: string): { kind: OperationKind; host?: stri
 const ALPHABET = '0123456789abcdefghjkmnpqrstvwxyz'
 const UNIQUE_LENGTH = 26
 
-export const operationIdSchema = z.string().regex(/^(?:backup|verify|restore)-[0-9a-hjkmnp-tv-z]{26}$/, {
-  error: 'an operation id: backup-, verify- or restore- and 26 characters',
+export const operationIdSchema = z.string().regex(/^(?:backup|verify|restore|maintenance)-[0-9a-hjkmnp-tv-z]{26}$/, {
+  error: 'an operation id: backup-, verify-, restore- or maintenance- and 26 characters',
 })
 
 /**

@@ -30,6 +30,8 @@ export const backupResultSchema = z.strictObject({
   /** 'dropped': not required, lagged or failed, left out of this run; a copy is owed. */
   repositories: z.array(z.strictObject({ name: repositoryNameSchema, outcome: z.enum(['stored', 'dropped']) })),
   verifyOperationId: operationIdSchema.exactOptional(),
+  /** One for each repository that was dropped. */
+  copyOperationIds: z.array(operationIdSchema).exactOptional(),
 })
 
 export const verifyResultSchema = z.strictObject({
@@ -58,19 +60,71 @@ export const restoreResultSchema = z.strictObject({
   startCommand: z.string(),
 })
 
+const copyResultSchema = z.strictObject({
+  verb: z.literal('copy'),
+  to: repositoryNameSchema,
+  backups: z.array(
+    z.strictObject({
+      backupId: backupIdSchema,
+      cluster: clusterNameSchema,
+      /** 'present': it was there already. */
+      outcome: z.enum(['copied', 'present']),
+      objects: countSchema,
+      bytes: countSchema,
+    }),
+  ),
+  /** Could have been copied from, and did not answer: what only they hold was not copied. */
+  unavailable: z.array(repositoryNameSchema),
+  /** One verification in the target for each backup that was copied. */
+  verifyOperationIds: z.array(operationIdSchema).exactOptional(),
+})
+
+const sweepResultSchema = z.strictObject({
+  verb: z.literal('sweep'),
+  dryRun: z.boolean(),
+  repositories: z.array(
+    z.strictObject({
+      name: repositoryNameSchema,
+      /** Of dead attempts; at most 1,000 are named. */
+      folders: z.array(
+        z.strictObject({
+          cluster: z.string(),
+          systemId: z.string(),
+          backupId: backupIdSchema,
+          objects: countSchema,
+          bytes: countSchema,
+        }),
+      ),
+      objects: countSchema,
+      bytes: countSchema,
+      begins: countSchema,
+      kept: z.array(z.strictObject({ backupId: backupIdSchema, why: z.enum(['young', 'parent', 'undecided']) })),
+    }),
+  ),
+  /** Configured and not required, and did not answer. */
+  unavailable: z.array(repositoryNameSchema),
+})
+
+export const maintenanceResultSchema = z.discriminatedUnion('verb', [copyResultSchema, sweepResultSchema])
+
 export const resultSchemas = {
   backup: backupResultSchema,
   verify: verifyResultSchema,
   restore: restoreResultSchema,
+  maintenance: maintenanceResultSchema,
 } as const
 
 export type BackupVerdict = z.infer<typeof verdictSchema>
 export type BackupResult = z.infer<typeof backupResultSchema>
 export type VerifyResult = z.infer<typeof verifyResultSchema>
 export type RestoreResult = z.infer<typeof restoreResultSchema>
+export type CopyResult = z.infer<typeof copyResultSchema>
+export type SweepResult = z.infer<typeof sweepResultSchema>
+export type MaintenanceResult = z.infer<typeof maintenanceResultSchema>
 
 export interface ResultOf {
   backup: BackupResult
   verify: VerifyResult
   restore: RestoreResult
+  maintenance: MaintenanceResult
 }

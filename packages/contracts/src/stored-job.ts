@@ -1,6 +1,6 @@
 /** How packages/queue wraps a job in Redis. */
 import { z } from 'zod'
-import { backupJobSchema, restoreJobSchema, verifyJobSchema } from './jobs.ts'
+import { backupJobSchema, maintenanceJobSchema, restoreJobSchema, verifyJobSchema } from './jobs.ts'
 
 const wrapping = {
   /** SHA-256 of the request in canonical form: tells the same request from another one. */
@@ -13,4 +13,5 @@ export const storedJobSchemas = {
   backup: z.strictObject({ job: backupJobSchema, ...wrapping }),
   verify: z.strictObject({ job: verifyJobSchema, ...wrapping }),
   restore: z.strictObject({ job: restoreJobSchema, ...wrapping }),
+  maintenance: z.strictObject({ job: maintenanceJobSchema, ...wrapping }),
 } as const

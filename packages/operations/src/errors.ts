@@ -1,4 +1,4 @@
-import { OperationalError, formatBytes } from '@tidemark/kernel'
+import { OperationalError, type Problem, formatBytes } from '@tidemark/kernel'
 
 /** Somebody else's backup of this cluster is running; two at once only slow the source. */
 export class ClusterBusyError extends OperationalError {
@@ -154,5 +154,23 @@ export class RepositoryElsewhereError extends OperationalError {
       hint: `run this on ${owner}, or declare the repository \`shared: true\` if every host sees the same files`,
       facts: { repository, owner, here },
     })
+  }
+}
+
+/** Some of the backups that were to be copied were not; those that were are named in the facts. */
+export class CopyIncompleteError extends OperationalError {
+  override readonly code = 'COPY_INCOMPLETE'
+  override readonly retry: 'never' | 'backoff' | 'after-operator'
+  constructor(
+    to: string,
+    failed: readonly { readonly backupId: string; readonly problem: Problem }[],
+    copied: readonly string[],
+  ) {
+    const [first] = failed
+    super(`${failed.length} backups could not be copied to ${to}: ${first?.backupId}: ${first?.problem.message}`, {
+      hint: first?.problem.hint ?? 'see the problems',
+      facts: { to, copied: copied.slice(0, 100), failed: failed.slice(0, 100) },
+    })
+    this.retry = failed.some(({ problem }) => problem.retry === 'backoff') ? 'backoff' : 'after-operator'
   }
 }

@@ -16,7 +16,7 @@ export function operationOf(kind: OperationKind, job: Job, jobState: JobState): 
   return operationSchema.parse({
     id: job.id,
     kind,
-    cluster: stored.data.job.cluster,
+    ...(stored.data.job.cluster === undefined ? {} : { cluster: stored.data.job.cluster }),
     state,
     createdAt: stored.data.job.requestedAt,
     ...(job.processedOn === undefined ? {} : { startedAt: new Date(job.processedOn).toISOString() }),

@@ -20,6 +20,7 @@ import {
 } from '@tidemark/contracts'
 import type {
   BackupRequest,
+  MaintenanceRequest,
   Operation,
   OperationKind,
   RequestOf,
@@ -110,6 +111,11 @@ export class OperationQueue implements AsyncDisposable {
   enqueueRestore(request: RestoreRequest, options: EnqueueOptions = {}): Promise<Enqueued> {
     const host = request.host ?? options.host
     return this.#enqueue('restore', request, { ...options, ...(host === undefined ? {} : { host }) })
+  }
+
+  /** @throws {IdempotencyKeyReusedError} @throws {QueueUnavailableError} */
+  enqueueMaintenance(request: MaintenanceRequest, options: EnqueueOptions = {}): Promise<Enqueued> {
+    return this.#enqueue('maintenance', request, options)
   }
 
   /** Undefined when no such operation is known: never existed, or removed by age. @throws {QueueUnavailableError} */
@@ -239,7 +245,7 @@ export class OperationQueue implements AsyncDisposable {
   async #add(
     kind: OperationKind,
     queue: string,
-    data: { readonly job: { readonly cluster: string }; readonly requestDigest: string; readonly callId: string },
+    data: { readonly job: { readonly cluster?: string }; readonly requestDigest: string; readonly callId: string },
     operationId: string,
     deduplicationId: string | undefined,
   ): Promise<Enqueued> {
@@ -265,7 +271,7 @@ export class OperationQueue implements AsyncDisposable {
       if (stored.success && stored.data.callId === data.callId) return { operationId: id, created: true }
       if (stored.success && stored.data.requestDigest === data.requestDigest) return { operationId: id, created: false }
       if (id === operationId) throw new IdempotencyKeyReusedError(id)
-      throw new OperationConflictError(id, data.job.cluster)
+      throw new OperationConflictError(id, data.job.cluster ?? 'all clusters')
     }
     throw new QueueUnavailableError('enqueueing')
   }

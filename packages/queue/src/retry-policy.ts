@@ -14,9 +14,10 @@ export interface RetryPolicy {
 
 const REPEATABLE: RetryPolicy = { attempts: 5, backoffMs: 10_000, maxStalledCount: 3, maxStartedAttempts: 20 }
 
-/** Backup and verify may be repeated at will. A restore writes a directory: resuming it is asked for, never automatic. */
+/** All but a restore may be repeated at will. A restore writes a directory: resuming it is asked for, never automatic. */
 export const RETRY_POLICIES: Readonly<Record<OperationKind, RetryPolicy>> = {
   backup: REPEATABLE,
   verify: REPEATABLE,
+  maintenance: REPEATABLE,
   restore: { attempts: 1, backoffMs: 0, maxStalledCount: 0, maxStartedAttempts: 1 },
 }

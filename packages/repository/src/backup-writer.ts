@@ -211,7 +211,7 @@ export class BackupWriter implements AsyncDisposable {
     await this.#writer.each(async (repository, signal) => {
       const outcome = await repository.store.putIfAbsent(name, sealed, { signal, sha256: sealedDigest })
       // Stored earlier, perhaps under another salt: what is there has to open.
-      if (outcome === 'exists') await readTimelineHistory(repository, this.#layout, relative, keyring, signal)
+      if (outcome === 'exists') await readTimelineHistory(repository, this.#wal, relative, keyring, signal)
       else if (isToBeReadBack(repository)) await readBack(repository, name, sealed.length, sealedDigest, signal)
     }, signal)
     this.#historyNames.push(relative)

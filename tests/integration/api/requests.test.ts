@@ -181,12 +181,30 @@ describe('refusals', () => {
   })
 })
 
+test('copies and sweeps are asked for at the maintenance queue; names that are not configured are refused', async () => {
+  const copy = { verb: 'copy', to: 'shared', backupId: 'missing' }
+  for (const body of [{ cluster: 'main', task: copy }, { task: { verb: 'sweep', dryRun: true } }]) {
+    const { location } = acceptedSchema.parse((await api.post('/v1/maintenance', body)).json())
+    const operation = operationSchema.parse((await api.get(location)).json())
+    expect(operation).toMatchObject({ kind: 'maintenance', state: 'queued' })
+    expect(operation.cluster).toBe(body.cluster)
+  }
+  for (const [body, status, code] of [
+    [{ task: { ...copy, to: 'nowhere' } }, 422, 'UNKNOWN_REPOSITORY'],
+    [{ cluster: 'nobody', task: copy }, 404, 'UNKNOWN_CLUSTER'],
+    [{ task: { ...copy, backupId: 'latest' } }, 400, 'REQUEST_INVALID'],
+    [{ task: { verb: 'delete' } }, 400, 'REQUEST_INVALID'],
+  ] as const)
+    expect(problemOf(await api.post('/v1/maintenance', body))).toMatchObject({ status, code })
+})
+
 test('the API describes itself', async () => {
   const answer = await api.get('/v1/openapi.json')
   expect(answer.statusCode).toBe(200)
   expect(Object.keys(answer.json<{ paths: object }>().paths).sort()).toEqual([
     '/v1/clusters/{name}/backups',
     '/v1/clusters/{name}/backups/{backupId}/verifications',
+    '/v1/maintenance',
     '/v1/operations/{id}',
     '/v1/operations/{id}/events',
     '/v1/restores',

@@ -129,7 +129,7 @@ test.each([
 ])('a commit record $what is listed as untrusted, is not restored from, and stops no new backup', async ({ harm }) => {
   await damage(new RegExp(`records/.*${backupId}\\.json$`), harm)
 
-  const [listed] = await fleet.listed()
+  const listed = (await fleet.listed()).find((one) => one.backupId === backupId)
   expect(listed).toMatchObject({ backupId, repositories: ['second'], untrusted: ['local'] })
   const target = await fleet.newTarget(`record-${chance.integer(0, 1e9)}`)
   const alone = await fleet.cli(['restore', 'run', backupId, '--target', target, '--local', '--repository', 'local'])

@@ -82,7 +82,8 @@ describe('errors', () => {
 
   test('while it waits for the next try, the operation is retrying and shows why', async () => {
     const patient = { ...quick, backoffMs: 60_000 }
-    await using own = new QueueBench(redis, { retryPolicies: { backup: patient, verify: patient, restore: patient } })
+    const retryPolicies = { backup: patient, verify: patient, restore: patient, maintenance: patient }
+    await using own = new QueueBench(redis, { retryPolicies })
     await connected(own)
     await own.worker({ kind: 'backup', process: () => Promise.reject(new TestError('backoff')) })
     const { operationId } = await own.queue.enqueueBackup({ cluster: 'main' })

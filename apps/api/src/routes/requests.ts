@@ -8,6 +8,7 @@ import {
   backupReferenceSchema,
   idempotencyKeySchema,
   startBackupBodySchema,
+  startMaintenanceBodySchema,
   startRestoreBodySchema,
   startVerificationBodySchema,
 } from '@tidemark/contracts'
@@ -128,6 +129,44 @@ export function requestRoutes(root: FastifyInstance, { queue, config }: RequestR
       const options = enqueueOptions(request.headers['idempotency-key'], host ?? ownHost)
       return accept(reply, await queue.enqueueRestore(request.body, options))
     },
+  )
+}
+
+/** Copies and sweeps; a sweep over repositories of several hosts is asked for one by one. */
+export function maintenanceRoutes(root: FastifyInstance, { queue, config }: RequestRoutesOptions): void {
+  const app = root.withTypeProvider<ZodTypeProvider>()
+  app.post(
+    '/maintenance',
+    { schema: { summary: 'Copy backups, or sweep repositories', headers, body: startMaintenanceBodySchema, response } },
+    async (request, reply) => {
+      const { cluster, task } = request.body
+      if (cluster !== undefined) requireConfigured(config.clusters, cluster, 'UNKNOWN_CLUSTER', '/cluster')
+      const copied = task.verb === 'copy' ? [task.to, ...(task.from === undefined ? [] : [task.from])] : []
+      const named = task.verb === 'copy' ? copied : (task.repositories ?? [])
+      for (const name of named) requireConfigured(config.repositories, name, 'UNKNOWN_REPOSITORY', '/task')
+      // A copy may read from any of the cluster's repositories: whoever owns one of their disks can reach the others.
+      const everywhere = task.verb === 'copy' ? hostOf(config, cluster) : undefined
+      const host = hostOf(config, cluster, named.length === 0 ? undefined : named) ?? everywhere
+      const options = enqueueOptions(request.headers['idempotency-key'], host)
+      return accept(reply, await queue.enqueueMaintenance(request.body, options))
+    },
+  )
+}
+
+function requireConfigured(
+  known: Readonly<Record<string, unknown>>,
+  name: string,
+  code: 'UNKNOWN_CLUSTER' | 'UNKNOWN_REPOSITORY',
+  pointer: string,
+): void {
+  if (known[name] !== undefined) return
+  const status = code === 'UNKNOWN_CLUSTER' ? 404 : 422
+  throw new RequestRefusedError(
+    status,
+    code,
+    'it is not configured',
+    `known are: ${Object.keys(known).join(', ')}`,
+    pointer,
   )
 }
 

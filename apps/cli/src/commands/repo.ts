@@ -1,10 +1,18 @@
 import type { Command } from 'commander'
 import { OperationalError, systemClock } from '@tidemark/kernel'
-import { keysOf, openConfiguredSet, openConfiguredStore, repositoryNames, requireName } from '@tidemark/operations'
+import {
+  keysOf,
+  openConfiguredSet,
+  openConfiguredStore,
+  repositoryNames,
+  requireName,
+  statusOfSet,
+} from '@tidemark/operations'
 import { type RepositoryPlace, initRepositorySet, listRecordNames, openRepositorySet } from '@tidemark/repository'
 import type { CliContext } from '../cli-context.ts'
-import { printFacts, printJson } from '../output.ts'
+import { printFacts, printJson, printTable } from '../output.ts'
 import type { Act } from '../program.ts'
+import { addSweepCommand } from './maintenance.ts'
 
 export function addRepoCommands(program: Command, act: Act): void {
   const repo = program.command('repo').description('repositories')
@@ -45,6 +53,12 @@ export function addRepoCommands(program: Command, act: Act): void {
         process.stdout.write('Pin the public key under encryption.publicKey in tidemark.yaml.\n')
       }),
     )
+  repo
+    .command('status')
+    .description('how many backups each repository holds, and how many of the set it lacks')
+    .option('--cluster <name>', 'only this cluster')
+    .action(act(status))
+  addSweepCommand(repo, act)
   repo
     .command('info')
     .argument('[names...]', 'repositories of the configuration (default: all)')
@@ -97,7 +111,7 @@ export function addRepoCommands(program: Command, act: Act): void {
             '  required': repository.required ? 'yes' : 'no',
             '  repository id': repository.repositoryId,
             '  made': repository.createdAt,
-            '  format version': `${repository.formatVersion} (draft)`,
+            '  format version': repository.formatVersion,
             '  backups': held.length === 0 ? 'none' : held.join(', '),
           })
         }
@@ -105,6 +119,30 @@ export function addRepoCommands(program: Command, act: Act): void {
           process.stdout.write(`\n${name}: not available (${problem.code}: ${problem.message})\n`)
       }),
     )
+}
+
+/** Which repository holds how much of the set, and what it is owed. Costs listing pages only. */
+async function status(context: CliContext, { cluster }: { readonly cluster?: string }): Promise<void> {
+  const { deps } = context
+  await using opened = await openConfiguredSet(repositoryNames(deps.config, cluster, undefined), 'read', deps)
+  const { repositories, backups } = await statusOfSet(opened, cluster, deps)
+  if (context.json) return printJson({ repositories, backups, unavailable: opened.unavailable })
+  printTable(
+    ['REPOSITORY', 'REQUIRED', 'BACKUPS', 'OWED', 'NEWEST (UTC)'],
+    [
+      ...repositories.map(({ name, required, held, owed, newest }) => [
+        name,
+        required ? 'yes' : 'no',
+        String(held),
+        String(owed),
+        newest ?? 'none',
+      ]),
+      ...opened.unavailable.map(({ name, problem }) => [name, '', '', '', `not available (${problem.code})`]),
+    ],
+  )
+  for (const { name, owed } of repositories)
+    if (owed > 0)
+      process.stdout.write(`${name} lacks ${owed} of ${backups} backups: tidemark copy --to ${name} --missing\n`)
 }
 
 /**

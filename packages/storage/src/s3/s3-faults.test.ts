@@ -107,13 +107,14 @@ test.each([
   expect(requests[2]?.url).toContain('/bucket/p/a')
 })
 
+const withDate =
+  (date: string): Answer =>
+  (_request, response) => {
+    response.sendDate = false
+    response.writeHead(200, date === '' ? {} : { date }).end()
+  }
+
 test("the store's time is its Date header, and an answer without one is tried again", async () => {
-  const withDate =
-    (date: string): Answer =>
-    (_request, response) => {
-      response.sendDate = false
-      response.writeHead(200, date === '' ? {} : { date }).end()
-    }
   script = [withDate(''), withDate('soon'), withDate('Thu, 01 Jan 2026 00:00:07 GMT')]
   await expect(store.storeTime(signal)).resolves.toEqual(new Date('2026-01-01T00:00:07Z'))
   expect(methods()).toEqual(['HEAD', 'HEAD', 'HEAD'])

@@ -1,0 +1,380 @@
+/** A sweep never takes what somebody needs, and always takes debris once its time has come. */
+import { randomInt } from 'node:crypto'
+import * as fc from 'fast-check'
+import { randomId, silentLogger } from '@tidemark/kernel'
+import { ClusterLayout, type CommitRecord, FolderMismatchError, type Repository, recordAt } from '@tidemark/repository'
+import { CLUSTER, SYSTEM_ID, newSampleSet, noDeadline, readBackup, writeBackup } from '@tidemark/repository/testing'
+import { ManualClock, MemoryObjectStore } from '@tidemark/storage/testing'
+import { StoreUnavailableError } from '@tidemark/storage'
+import { beforeAll, expect, test } from 'vitest'
+import { type SweepOutcome, sweepRepository } from './sweep-repository.ts'
+
+const seed = Number(process.env['TIDEMARK_TEST_SEED'] ?? randomInt(2 ** 31))
+process.stderr.write(`TIDEMARK_TEST_SEED=${seed}\n`)
+fc.configureGlobal({ seed })
+
+const MINUTE_MS = 60_000
+const HOUR_MS = 60 * MINUTE_MS
+const layout = new ClusterLayout(CLUSTER, SYSTEM_ID)
+
+let template: CommitRecord
+let sign: (payload: object) => Buffer
+let publicKey: string
+let marker: Repository['marker']
+beforeAll(async () => {
+  const sample = await newSampleSet()
+  template = (await writeBackup(sample, [])).record
+  sign = (payload) => sample.keys.keyring.signer.sign(payload)
+  publicKey = sample.set.publicKey
+  marker = (sample.set.repositories[0] as Repository).marker
+})
+
+interface Attempt {
+  readonly id: string
+  parents: Attempt[]
+  begins: number
+  packs: string[]
+  /** By the store's clock. */
+  renewedMs: number
+  state: 'live' | 'dead' | 'committed'
+}
+
+/** A repository whose attempts are played: every object is put as a writer puts it, at a time of the test's choosing. */
+class Play {
+  readonly clock = new ManualClock()
+  readonly store = new MemoryObjectStore({ storeClock: this.clock, deadlineMs: 1e9 })
+  readonly repository: Repository = { name: 'played', store: this.store, required: true, marker }
+  readonly attempts: Attempt[] = []
+
+  get nowMs(): number {
+    return this.clock.now().getTime()
+  }
+
+  async begin(parents: Attempt[] = []): Promise<Attempt> {
+    const attempt: Attempt = { id: randomId(), parents, begins: 0, packs: [], renewedMs: 0, state: 'live' }
+    this.attempts.push(attempt)
+    await this.renew(attempt)
+    return attempt
+  }
+
+  async renew(attempt: Attempt): Promise<void> {
+    const begin = {
+      format: 'tidemark-begin',
+      version: 1,
+      backupId: attempt.id,
+      operationId: 'played',
+      number: attempt.begins,
+      cluster: CLUSTER,
+      systemId: SYSTEM_ID,
+      startedAt: '2026-01-01T00:00:00.000Z',
+      startLsn: null,
+      parents: attempt.parents.map(({ id }) => id),
+      host: 'host',
+      pid: 1,
+      requires: [],
+    }
+    await this.store.put(layout.begin(attempt.id, attempt.begins), sign(begin), { signal: noDeadline })
+    attempt.begins += 1
+    attempt.renewedMs = this.nowMs
+  }
+
+  async pack(attempt: Attempt): Promise<void> {
+    const name = `${layout.base(attempt.id)}pack-${String(attempt.packs.length + 1).padStart(5, '0')}`
+    await this.store.put(name, Buffer.from('sealed'), { signal: noDeadline })
+    attempt.packs.push(name)
+  }
+
+  /** As a writer does it: not once its lease is over. */
+  async commit(attempt: Attempt): Promise<void> {
+    await this.renew(attempt)
+    attempt.state = 'committed'
+    const record: CommitRecord = {
+      ...template,
+      backupId: attempt.id,
+      parents: attempt.parents.map(({ id }) => id),
+      stoppedAt: this.clock.now().toISOString(),
+    }
+    await this.store.put(recordAt(record).name, sign(record), { signal: noDeadline })
+  }
+
+  /** Time goes by; live attempts renew, unless all hosts are silent. */
+  async pass(minutes: number, silent: boolean): Promise<void> {
+    for (let left = minutes; left > 0; left -= 50) {
+      this.clock.advance(Math.min(left, 50) * MINUTE_MS)
+      for (const attempt of this.attempts.filter(({ state }) => state === 'live')) {
+        if (this.nowMs - attempt.renewedMs > HOUR_MS) attempt.state = 'dead'
+        else if (!silent) await this.renew(attempt)
+      }
+    }
+  }
+
+  sweep(dryRun = false): Promise<SweepOutcome> {
+    const deps = { publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} }
+    return sweepRepository(this.repository, { cluster: undefined, dryRun }, deps)
+  }
+
+  has(name: string): boolean {
+    return this.store.bytesOf(name) !== undefined
+  }
+
+  newestMs({ id }: Attempt, times: ReadonlyMap<string, number>): number {
+    const names = [...this.store.names(layout.base(id)), ...this.store.names(layout.beginsOf(id))]
+    return Math.max(...names.map((name) => times.get(name) ?? Number.NEGATIVE_INFINITY))
+  }
+
+  async times(): Promise<Map<string, number>> {
+    const times = new Map<string, number>()
+    for await (const { name, modifiedAt } of this.store.list('', { signal: noDeadline }))
+      times.set(name, modifiedAt.getTime())
+    return times
+  }
+
+  /** What a sweep at this moment must leave, and what it must take. */
+  async oracle(): Promise<{ needed: string[]; debris: string[] }> {
+    const times = await this.times()
+    const needed = new Set<string>()
+    const young = (ms: number): boolean => this.nowMs - ms <= 24 * HOUR_MS
+    for (const { state, packs, parents, id, begins } of this.attempts) {
+      if (state === 'dead') continue
+      for (const name of [...packs, ...parents.flatMap((parent) => parent.packs)]) needed.add(name)
+      needed.add(layout.begin(id, begins - 1))
+    }
+    const debris: string[] = []
+    for (const attempt of this.attempts.filter(({ state }) => state === 'dead')) {
+      if (young(this.newestMs(attempt, times))) continue
+      const named = this.attempts.some(
+        (other) =>
+          other.parents.includes(attempt) &&
+          (other.state === 'committed' || young(times.get(layout.begin(other.id, other.begins - 1)) ?? 0)),
+      )
+      if (!named) debris.push(...attempt.packs, ...this.store.names(layout.beginsOf(attempt.id)))
+    }
+    return { needed: [...needed], debris }
+  }
+}
+
+const step = fc.oneof(
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constant('begin' as const), parents: fc.array(fc.nat(20), { maxLength: 2 }) }),
+  },
+  { weight: 6, arbitrary: fc.record({ do: fc.constant('pack' as const), who: fc.nat(20) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('die' as const), who: fc.nat(20) }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('commit' as const), who: fc.nat(20) }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({
+      do: fc.constant('pass' as const),
+      minutes: fc.integer({ min: 1, max: 2_000 }),
+      silent: fc.boolean(),
+    }),
+  },
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('sweep' as const), dies: fc.option(fc.nat(4)) }) },
+)
+
+type Step = typeof step extends fc.Arbitrary<infer T> ? T : never
+
+/** Plays a timeline; what a sweep took and should not have, or left and should not have, is in `wrong`. */
+async function playOut(steps: readonly Step[]): Promise<{ wrong: string[]; needed: number; debris: number }> {
+  const play = new Play()
+  const wrong: string[] = []
+  let [needed, debris] = [0, 0]
+  const live = (n: number): Attempt | undefined => {
+    const all = play.attempts.filter(({ state }) => state === 'live')
+    return all[n % Math.max(all.length, 1)]
+  }
+  for (const move of steps) {
+    switch (move.do) {
+      case 'begin': {
+        const times = await play.times()
+        const adoptable = play.attempts.filter(
+          (one) => one.state !== 'committed' && play.nowMs - play.newestMs(one, times) < 12 * HOUR_MS,
+        )
+        const parents = new Set(move.parents.flatMap((n) => adoptable[n % Math.max(adoptable.length, 1)] ?? []))
+        await play.begin([...parents])
+        break
+      }
+      case 'pack':
+      case 'die':
+      case 'commit': {
+        const attempt = live(move.who)
+        if (attempt === undefined) break
+        if (move.do === 'pack') await play.pack(attempt)
+        else if (move.do === 'die') attempt.state = 'dead'
+        else await play.commit(attempt)
+        break
+      }
+      case 'pass':
+        await play.pass(move.minutes, move.silent)
+        break
+      case 'sweep': {
+        const oracle = await play.oracle()
+        // A sweep that dies at some delete leaves what the next one finishes.
+        if (move.dies !== null) {
+          play.store.faults.latency = countdown(move.dies)
+          await play.sweep().catch((error: unknown) => {
+            if (!(error instanceof StoreUnavailableError)) throw error
+          })
+          play.store.faults.clear()
+        }
+        await play.sweep()
+        wrong.push(...oracle.needed.filter((name) => !play.has(name)).map((name) => `taken: ${name}`))
+        wrong.push(...oracle.debris.filter((name) => play.has(name)).map((name) => `left: ${name}`))
+        needed += oracle.needed.length
+        debris += oracle.debris.length
+        break
+      }
+      default:
+        move satisfies never
+    }
+  }
+  return { wrong, needed, debris }
+}
+
+test('over random timelines, nothing that a live attempt, an adopter or a record needs is deleted, and all debris is', async () => {
+  let taken = 0
+  let left = 0
+  await fc.assert(
+    fc.asyncProperty(fc.array(step, { minLength: 5, maxLength: 60 }), async (steps) => {
+      const { wrong, needed, debris } = await playOut(steps)
+      left += needed
+      taken += debris
+      expect(wrong).toEqual([])
+    }),
+    { numRuns: 1000 },
+  )
+  // The timelines are such that both happen.
+  expect(taken).toBeGreaterThan(100)
+  expect(left).toBeGreaterThan(100)
+}, 60_000)
+
+function countdown(deletes: number): MemoryObjectStore['faults']['latency'] {
+  let left = deletes
+  return (method) => {
+    if (method !== 'delete') return
+    if (left === 0) throw new StoreUnavailableError('delete', 'memory://')
+    left -= 1
+  }
+}
+
+/** One dead attempt with a pack, old enough to go. */
+async function withDebris(): Promise<{ play: Play; dead: Attempt }> {
+  const play = new Play()
+  const dead = await play.begin()
+  await play.pack(dead)
+  dead.state = 'dead'
+  await play.pass(24 * 60 + 1, true)
+  return { play, dead }
+}
+
+test('a dry run says what would go and deletes nothing', async () => {
+  const { play, dead } = await withDebris()
+  const before = play.store.names()
+  const told = await play.sweep(true)
+  expect(play.store.names()).toEqual(before)
+  expect(told).toMatchObject({ objects: 2, folders: [{ backupId: dead.id, objects: 2 }] })
+  expect(await play.sweep()).toEqual(told)
+  expect(play.store.names()).toEqual([])
+  expect(await play.sweep()).toMatchObject({ objects: 0, folders: [] })
+})
+
+test('what cannot be read is never a reason to delete', async () => {
+  for (const kind of ['record', 'begin'] as const) {
+    const { play, dead } = await withDebris()
+    const other = await play.begin()
+    if (kind === 'record') await play.commit(other)
+    const [name = ''] = play.store.names(kind === 'record' ? layout.records : layout.beginsOf(other.id))
+    play.store.corrupt(name, (bytes) => void (bytes[30] = (bytes[30] ?? 0) ^ 1))
+    expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'undecided' }] })
+    expect(play.has(dead.packs[0] ?? '')).toBe(true)
+  }
+})
+
+test('debris whose own begin object is of a release to come is left to that release', async () => {
+  const { play, dead } = await withDebris()
+  const [name = ''] = play.store.names(layout.beginsOf(dead.id))
+  const begin = JSON.parse(play.store.bytesOf(name)?.toString().split('\n')[0] ?? '') as object
+  play.store.corrupt(name, () => sign({ ...begin, requires: ['longer-leases'] }))
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'undecided' }] })
+})
+
+test('records from before the debris are not read', async () => {
+  const play = new Play()
+  for (let i = 0; i < 20; i += 1) await play.commit(await play.begin())
+  await play.pass(60 * 72, true)
+  const dead = await play.begin()
+  await play.pack(dead)
+  dead.state = 'dead'
+  await play.pass(60 * 25, true)
+  const read: string[] = []
+  play.store.faults.latency = (method, name) => void (method === 'get' && read.push(name ?? ''))
+  expect(await play.sweep()).toMatchObject({ folders: [{ backupId: dead.id }] })
+  expect(read.filter((name) => name.startsWith(layout.records))).toEqual([])
+})
+
+test('of a committed backup the begin objects go, but for the newest one', async () => {
+  const play = new Play()
+  const attempt = await play.begin()
+  await play.pass(300, false)
+  await play.pack(attempt)
+  await play.commit(attempt)
+  await play.pass(25 * 60, true)
+  const { begins } = await play.sweep()
+  expect(begins).toBe(attempt.begins - 1)
+  expect(play.store.names(layout.begins)).toEqual([layout.begin(attempt.id, attempt.begins - 1)])
+  expect(play.has(attempt.packs[0] ?? '')).toBe(true)
+})
+
+test('an old folder that comes to life while it is swept is let be', async () => {
+  const { play, dead } = await withDebris()
+  let deletes = 0
+  play.store.faults.latency = async (method, name) => {
+    if (method === 'delete') deletes += 1
+    // Between the decision and the first delete, a copy says that it goes on here.
+    if (method === 'list' && name === layout.beginsOf(dead.id) && dead.begins === 1) await play.renew(dead)
+  }
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'young' }] })
+  expect(deletes).toBe(0)
+})
+
+test.each([-400, -2, 2, 400])(
+  'a writer whose clock is %i days off is neither swept nor does it sweep others',
+  async (days) => {
+    const [hostClock, storeClock] = [new ManualClock(), new ManualClock()]
+    hostClock.shift(days * 24 * HOUR_MS)
+    const sample = await newSampleSet([true], hostClock, storeClock)
+    const [repository] = sample.set.repositories as [Repository]
+    const sweep = (): Promise<SweepOutcome> =>
+      sweepRepository(
+        repository,
+        { cluster: undefined, dryRun: false },
+        { publicKey: sample.set.publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} },
+      )
+    const { record } = await writeBackup(sample, undefined, {
+      clock: hostClock,
+      beforeCommit: async () => void (await sweep()),
+    })
+    storeClock.advance(25 * HOUR_MS)
+    expect(await sweep()).toMatchObject({ folders: [], objects: 0 })
+    await readBackup(repository, record, sample.keys.keyring)
+  },
+)
+
+test('an attempt that slept through its own sweep does not commit', async () => {
+  const storeClock = new ManualClock()
+  const sample = await newSampleSet([true], undefined, storeClock)
+  const [repository] = sample.set.repositories as [Repository]
+  const late = writeBackup(sample, undefined, {
+    beforeCommit: async () => {
+      storeClock.advance(25 * HOUR_MS)
+      await sweepRepository(
+        repository,
+        { cluster: CLUSTER, dryRun: false },
+        { publicKey: sample.set.publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} },
+      )
+    },
+  })
+  const error: unknown = await late.catch((reason: unknown) => reason)
+  expect([FolderMismatchError.name, 'LeaseLostError']).toContain((error as Error).name)
+  expect(sample.stores[0]?.names(layout.records)).toEqual([])
+})
