@@ -163,7 +163,7 @@ async function follow(fleet: Fleet, id: string, signal: AbortSignal): Promise<An
       if (!response.ok) return undefined
       const operation = (await response.json()) as Operation
       if (!isTerminal(operation.state)) return undefined
-      if (operation.state === 'succeeded' && operation.kind !== 'verify' && operation.result !== undefined)
+      if (operation.state === 'succeeded' && isAsked(operation) && operation.result !== undefined)
         return { kind: 'succeeded', result: operation.result }
       // What its worker left when it died is there still.
       if (operation.error?.code === 'WORKER_LOST') return { kind: 'killed' }
@@ -171,4 +171,8 @@ async function follow(fleet: Fleet, id: string, signal: AbortSignal): Promise<An
     },
     { timeoutMs: 90_000, everyMs: 50, what: `the end of ${id}` },
   )
+}
+
+function isAsked(operation: Operation): operation is Extract<Operation, { kind: 'backup' | 'restore' }> {
+  return operation.kind === 'backup' || operation.kind === 'restore'
 }
