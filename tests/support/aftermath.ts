@@ -104,7 +104,7 @@ export async function afterRestore(
     }
     case 'failed':
       namesItsCause(outcome)
-      demand(found.length === 0, 'a failed restore left files', { outcome, found })
+      await demandKept(target, found, outcome)
       return
     case 'killed': {
       if (found.length === 0) return
@@ -122,6 +122,16 @@ export async function afterRestore(
     default:
       outcome satisfies never
   }
+}
+
+/** A failed restore left nothing, or its work behind the fence: nothing that starts, holds the directory, or is only temporary. */
+async function demandKept(target: string, found: readonly string[], outcome: unknown): Promise<void> {
+  if (found.length === 0) return
+  const control = await readdir(`${target}/global`).catch((): string[] => [])
+  const fence = await readFile(`${target}/tidemark_restore.json`, 'utf8').catch(() => '')
+  const temporary = found.filter((name) => name === 'postmaster.pid' || name === 'tidemark_spool')
+  const behindFence = fence.includes('"incomplete"') && !control.includes('pg_control') && temporary.length === 0
+  demand(behindFence, 'a failed restore left files that are not behind its fence', { outcome, found, fence })
 }
 
 /**

@@ -10,9 +10,11 @@ await runWorkerApp({
   check: ({ encryption }) => {
     if (encryption.key === undefined) throw new KeyMissingError('a restore worker')
   },
-  process: ({ cluster, backupId, repository, targetDirectory, profile }, { config, host, logger, signal, progress }) =>
-    restoreConfigured(
-      { backup: backupId, cluster, repository, targetDirectory, profile, owner: undefined, allowDamaged: false },
+  process: ({ operationId: _id, requestedAt: _at, host: _host, backupId, ...wishes }, context) => {
+    const { config, host, logger, signal, progress } = context
+    return restoreConfigured(
+      { ...wishes, repository: wishes.repository, backup: backupId, owner: undefined, allowDamaged: false },
       { config, host, clock: systemClock, logger, signal, progress },
-    ),
+    )
+  },
 })

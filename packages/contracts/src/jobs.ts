@@ -59,6 +59,9 @@ const verifyRequest = {
 
 export const restoreProfileSchema = z.enum(['clone', 'production'])
 
+/** 'new' wants an empty directory, 'resume' one whose restore was broken off, 'delta' one that an earlier restore finished. */
+const restoreModeSchema = z.enum(['new', 'resume', 'delta'])
+
 const restoreRequest = {
   cluster: clusterNameSchema,
   backupId: backupReferenceSchema,
@@ -68,6 +71,18 @@ const restoreRequest = {
   profile: restoreProfileSchema.default('clone'),
   /** The host that owns the target directory; default: whichever restore worker is free. */
   host: hostNameSchema.exactOptional(),
+  mode: restoreModeSchema.default('new'),
+  /** Take away what was written when it fails, instead of keeping it for 'resume'. */
+  discardOnFailure: z.boolean().default(false),
+  /** Where tablespaces go, by their location on the source. */
+  tablespaceMappings: z
+    .array(z.strictObject({ from: absolutePathSchema, to: absolutePathSchema }))
+    .max(1_000)
+    .default([]),
+  /** Each that is not mapped goes to a folder of its oid below this one. */
+  tablespaceRoot: absolutePathSchema.exactOptional(),
+  /** 'captured' lays the source's files from outside of its data directory beside; for production only. */
+  configuration: z.enum(['stand-in', 'captured']).default('stand-in'),
 }
 
 /** Work on repositories as such: needs no key and no database. */

@@ -55,6 +55,10 @@ export const restoreResultSchema = z.strictObject({
   targetDirectory: absolutePathSchema,
   bytes: countSchema,
   files: countSchema,
+  /** Of `bytes`: those that an earlier restore had brought already. */
+  sameBytes: countSchema.exactOptional(),
+  /** Read from repositories, WAL not counted. */
+  fetchedBytes: countSchema.exactOptional(),
   durationMs: countSchema,
   /** The shell command that starts the restored server. */
   startCommand: z.string(),

@@ -39,10 +39,52 @@ export class BackupDamagedError extends OperationalError {
 export class TargetNotEmptyError extends OperationalError {
   override readonly code = 'TARGET_NOT_EMPTY'
   override readonly retry = 'after-operator'
-  constructor(directory: string, found: string) {
+  constructor(
+    directory: string,
+    found: string,
+    hint = 'name a new or empty directory; Tidemark never restores over anything',
+  ) {
     super(`restore target ${directory} is not an empty directory: it holds ${found}`, {
-      hint: 'name a new or empty directory; Tidemark never restores over anything',
+      hint,
       facts: { directory, found },
+    })
+  }
+
+  static ofRestore(directory: string, backupId: string): TargetNotEmptyError {
+    return new TargetNotEmptyError(
+      directory,
+      `an unfinished restore of backup ${backupId}`,
+      `take it up again with: tidemark restore run ${backupId} --target ${directory} --resume; or remove the directory`,
+    )
+  }
+}
+
+/** A server runs on the directory, or another restore is at work in it. */
+export class TargetInUseError extends OperationalError {
+  override readonly code = 'TARGET_IN_USE'
+  override readonly retry = 'after-operator'
+  constructor(directory: string, pid: number | undefined) {
+    super(
+      `restore target ${directory} is in use ${pid === undefined ? 'by processes of a server that has died' : `by process ${pid}`}`,
+      {
+        hint: 'stop the server (pg_ctl stop) or wait for the other restore; a postmaster.pid that names a process of something else may be removed',
+        facts: { directory, pid },
+      },
+    )
+  }
+}
+
+/** There is no work of an earlier restore that this one could go on with. */
+export class TargetNotResumableError extends OperationalError {
+  override readonly code = 'TARGET_NOT_RESUMABLE'
+  override readonly retry = 'after-operator'
+  constructor(directory: string, mode: 'resume' | 'delta', why: string) {
+    super(`nothing to ${mode === 'resume' ? 'resume' : 'restore a delta into'} in ${directory}: ${why}`, {
+      hint:
+        mode === 'resume'
+          ? 'a restore that was broken off leaves its marker; a finished one takes --delta; anything else, a new directory'
+          : 'only a directory that a restore of the same database system finished takes a delta; one that was broken off, --resume',
+      facts: { directory, mode, why },
     })
   }
 }
@@ -79,6 +121,60 @@ export class TargetWriteError extends OperationalError {
           : 'check the disk, its mount options and the rights of the target directory',
       facts: { path, system },
       cause,
+    })
+  }
+}
+
+/** A tablespace would come to lie where something is that may be somebody else's; nothing was written. */
+export class TablespaceLocationError extends OperationalError {
+  override readonly code: 'TABLESPACE_LOCATION_EXISTS' | 'TABLESPACE_UNKNOWN'
+  override readonly retry = 'after-operator'
+  private constructor(
+    code: 'TABLESPACE_LOCATION_EXISTS' | 'TABLESPACE_UNKNOWN',
+    message: string,
+    hint: string,
+    facts: Readonly<Record<string, unknown>>,
+  ) {
+    super(message, { hint, facts })
+    this.code = code
+  }
+
+  static exists(oid: string, location: string): TablespaceLocationError {
+    return new TablespaceLocationError(
+      'TABLESPACE_LOCATION_EXISTS',
+      `tablespace ${oid} lies at ${location}, which exists on this host: it may be the source's own`,
+      `put it elsewhere with --tablespace-mapping ${location}=/new/path, or all of them with --tablespace-root`,
+      { oid, location },
+    )
+  }
+
+  static replayed(oid: string, location: string): TablespaceLocationError {
+    return new TablespaceLocationError(
+      'TABLESPACE_LOCATION_EXISTS',
+      `tablespace ${oid} was made at ${location} while the backup ran, and that exists on this host: recovery would adopt it`,
+      'its path stands in WAL and cannot be mapped: restore on another host, or from a backup that was taken later',
+      { oid, location },
+    )
+  }
+
+  static unknown(oid: string): TablespaceLocationError {
+    return new TablespaceLocationError(
+      'TABLESPACE_UNKNOWN',
+      `where tablespace ${oid} lies is not known: recovery may make it at a path that somebody uses`,
+      'restore another backup; this one was taken while the tablespace was made, by a release that did not note where',
+      { oid },
+    )
+  }
+}
+
+/** A directory that was named for a tablespace cannot be used, or the naming makes no sense. */
+export class TablespaceMappingError extends OperationalError {
+  override readonly code = 'TABLESPACE_MAPPING_UNUSABLE'
+  override readonly retry = 'after-operator'
+  constructor(path: string, why: string) {
+    super(`${path} cannot take a tablespace: ${why}`, {
+      hint: 'name a new or empty directory outside of every data directory; `tidemark restore plan` lists the tablespaces',
+      facts: { path, why },
     })
   }
 }

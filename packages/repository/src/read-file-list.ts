@@ -25,7 +25,7 @@ export async function* readFileList(
         `${part.name} is part ${i + 1} of its file list`,
       )
     const what = `${part.name} of backup ${record.backupId} in ${repository.name}`
-    const stored = await getPart(repository, base + part.name, record.backupId, what, signal)
+    const stored = await getPart(repository, base + part.name, part.bytes, record.backupId, what, signal)
     if (createHash('sha256').update(stored).digest('hex') !== part.sha256)
       throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
     const identity = { kind: 'file-list', backupId: record.backupId, ordinal: i + 1 } as const
@@ -46,12 +46,13 @@ function checkExtents(entry: FileEntry, table: PackTable, what: string): void {
 async function getPart(
   repository: Repository,
   name: string,
+  maxBytes: number,
   backupId: string,
   what: string,
   signal: AbortSignal,
 ): Promise<Buffer> {
   try {
-    return await repository.store.get(name, { signal })
+    return await repository.store.get(name, { signal, maxBytes })
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw new BackupIncompleteError(backupId, what, error)
     throw error

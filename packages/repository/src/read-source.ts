@@ -17,12 +17,12 @@ export async function readSource(
   keyOf: (dataKeyId: string) => Uint8Array,
   signal: AbortSignal,
 ): Promise<SourceDocument> {
-  const { name, sha256, streamId } = table.source
+  const { name, bytes: maxBytes, sha256, streamId } = table.source
   const what = `the source document of backup ${record.backupId} in ${repository.name}`
   let stored: Buffer
   try {
     const base = new ClusterLayout(record.cluster, record.systemId).base(record.backupId)
-    stored = await repository.store.get(base + name, { signal })
+    stored = await repository.store.get(base + name, { signal, maxBytes })
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw new BackupIncompleteError(record.backupId, what, error)
     throw error

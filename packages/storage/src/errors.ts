@@ -78,6 +78,18 @@ export class ObjectNotFoundError extends OperationalError {
   }
 }
 
+/** Larger than whoever reads it had reason to expect: it is not what its name promises. */
+export class ObjectTooLargeError extends OperationalError {
+  override readonly code = 'OBJECT_TOO_LARGE'
+  override readonly retry = 'never'
+  constructor(name: string, url: string, bytes: number, maxBytes: number) {
+    super(`${name} in ${url} has ${bytes} bytes, at most ${maxBytes} were expected`, {
+      hint: 'somebody else has written there: read it from another repository of the set, and find out who',
+      facts: { url, name, bytes, maxBytes },
+    })
+  }
+}
+
 export class StoreFullError extends OperationalError {
   override readonly code = 'STORE_FULL'
   override readonly retry = 'after-operator'

@@ -11,6 +11,7 @@ export {
   ChecksumRefusedError,
   InvalidObjectNameError,
   ObjectNotFoundError,
+  ObjectTooLargeError,
   StoreAccessDeniedError,
   StoreFullError,
   StoreLocationError,

@@ -33,6 +33,23 @@ export interface GetOptions {
   readonly signal: AbortSignal
   /** Bytes; `offset` may lie beyond the end, which gives no bytes. */
   readonly range?: { readonly offset: number; readonly length: number }
+  /** More than this is refused before it is held, so that nobody's hostile size becomes our memory. */
+  readonly maxBytes?: number
+  /**
+   * Where the bytes go, instead of into a buffer of their own; the result is a view of it. Implies `maxBytes`: its length.
+   * After a failure it belongs to nobody: a call that hangs in the system may still write to it.
+   */
+  readonly into?: Uint8Array
+}
+
+/** The bound of a get in bytes; Infinity where none was asked for. */
+export function getBound({ maxBytes = Infinity, into }: GetOptions): number {
+  return Math.min(maxBytes, into?.length ?? Infinity)
+}
+
+/** A buffer of exactly `length` bytes: the beginning of `into` where there is one. */
+export function bufferFor(length: number, into: Uint8Array | undefined): Buffer {
+  return into === undefined ? Buffer.allocUnsafe(length) : Buffer.from(into.buffer, into.byteOffset, length)
 }
 
 export interface ListOptions {
@@ -70,7 +87,7 @@ export interface ObjectStore extends AsyncDisposable {
   /**
    * The object's bytes, or those from `offset` for `length` (fewer at its end, none beyond it).
    * A connection that ends early is an error, never a short result.
-   * @throws {ObjectNotFoundError}
+   * @throws {ObjectNotFoundError} @throws {ObjectTooLargeError} there are more than `maxBytes`.
    */
   get(name: ObjectName, options: GetOptions): Promise<Buffer>
 

@@ -88,10 +88,20 @@ describe.each(HARMS)('$what', ({ object, harm }) => {
     }
   })
 
-  test('keeps that repository from being restored alone, and the target stays empty', async () => {
+  test('keeps that repository from being restored alone, and the target is left empty where that is asked for', async () => {
     await damage(object, harm)
     const target = await fleet.newTarget(`alone-${chance.integer(0, 1e9)}`)
-    const alone = ['restore', 'run', backupId, '--target', target, '--local', '--repository', 'local']
+    const alone = [
+      'restore',
+      'run',
+      backupId,
+      '--target',
+      target,
+      '--local',
+      '--repository',
+      'local',
+      '--discard-on-failure',
+    ]
     expect(await fleet.cli(alone)).toMatchObject({ code: 5, problem: 'BACKUP_INCOMPLETE' })
     expect(await readdir(target)).toEqual([])
   })

@@ -50,13 +50,21 @@ test('a second signal ends the command at once', async () => {
   await untilLetGo(source)
 })
 
-test('SIGINT in mid-restore: exit code 130, and the target is as empty as it was, or is not there again', async () => {
+test('SIGINT in mid-restore that is to leave nothing: exit code 130, and the target is as empty as it was, or is not there again', async () => {
   await fleet.backupLocally()
   const empty = await fleet.newTarget('empty')
   // As root, a directory that is made takes the owner of the one above it.
   const above = await fleet.newTarget('above')
   for (const target of [empty, `${above}/made`]) {
-    await using command = fleet.beginCli(['restore', 'run', 'latest', '--target', target, '--local'])
+    await using command = fleet.beginCli([
+      'restore',
+      'run',
+      'latest',
+      '--target',
+      target,
+      '--local',
+      '--discard-on-failure',
+    ])
     await until(async () => (await readdir(target)).length > chance.integer(1, 12), { everyMs: 1, what: 'files in it' })
 
     const ending = await command.end('SIGINT')

@@ -76,7 +76,7 @@ describe.skipIf(!isRoot)('a disk fills up', () => {
     expect(await fleet.leftovers('local', 'small')).toEqual([])
   })
 
-  test('under a restore: it fails, says so, leaves the target empty, and works once there is room', async () => {
+  test('under a restore: it fails, says so, keeps what it wrote, and goes on once there is room', async () => {
     await using fleet = await Fleet.create({
       clusters: { main: source },
       repositories: { local: { folder: 'local' } },
@@ -106,8 +106,9 @@ describe.skipIf(!isRoot)('a disk fills up', () => {
     expect(command.stderr).toMatch(/^CODE: TARGET_WRITE_FAILED$/m)
     expect(command.stderr).toContain('the disk filled up')
     await rm(hog, { force: true })
-    expect(await readdir(disk.path)).toEqual([])
-    expect(await fleet.cli(['restore', 'run', 'latest', '--target', target, '--local'])).toMatchObject({ code: 0 })
+    expect(await readdir(`${disk.path}/global`).catch(() => [])).not.toContain('pg_control')
+    const resume = ['restore', 'run', 'latest', '--target', target, '--local', '--resume']
+    expect(await fleet.cli(resume)).toMatchObject({ code: 0 })
     await using restored = await adoptPostgres({ dataDirectory: target })
     expect(await fingerprint(restored)).toEqual(before)
   })

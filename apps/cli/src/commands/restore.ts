@@ -1,13 +1,21 @@
 import { execFileSync } from 'node:child_process'
 import { resolve } from 'node:path'
-import { type Command, InvalidArgumentError } from 'commander'
+import { type Command, InvalidArgumentError, Option } from 'commander'
 import type { RestoreResult } from '@tidemark/contracts'
 import { formatBytes, formatDuration } from '@tidemark/kernel'
-import { type Owner, type RestoreRequest, planConfigured, restoreConfigured } from '@tidemark/operations'
+import {
+  type Owner,
+  type RestoreRequest,
+  type TablespaceMapping,
+  type TargetMode,
+  planConfigured,
+  restoreConfigured,
+} from '@tidemark/operations'
 import { ApiClient } from '../api-client.ts'
 import type { CliContext } from '../cli-context.ts'
 import { printFacts, printJson } from '../output.ts'
 import type { Act } from '../program.ts'
+import { planFacts, printPlan } from '../restore-plan.ts'
 import { UsageError } from '../usage-error.ts'
 
 interface RestoreFlags {
@@ -19,6 +27,12 @@ interface RestoreFlags {
   readonly owner?: Owner
   readonly local?: true
   readonly host?: string
+  readonly resume?: true
+  readonly delta?: true
+  readonly discardOnFailure?: true
+  readonly tablespaceMapping?: readonly TablespaceMapping[]
+  readonly tablespaceRoot?: string
+  readonly configuration?: 'captured' | 'stand-in'
 }
 
 export function addRestoreCommands(program: Command, act: Act): void {
@@ -26,7 +40,10 @@ export function addRestoreCommands(program: Command, act: Act): void {
   withCommonOptions(
     restore.command('plan').description('whether it can succeed, and what it needs; changes nothing'),
   ).action(act(plan))
-  withCommonOptions(restore.command('run').description('plan, then copy; refuses anything but an empty directory'))
+  withCommonOptions(
+    restore.command('run').description('plan, then copy; into an empty directory unless told otherwise'),
+  )
+    .option('--discard-on-failure', 'take away what was written when it fails, instead of keeping it for --resume')
     .option('--local', 'do the work in this process, without API and Redis')
     .option('--host <name>', 'through the API: the host whose restore worker owns the target')
     .action(act(run))
@@ -35,12 +52,25 @@ export function addRestoreCommands(program: Command, act: Act): void {
 function withCommonOptions(command: Command): Command {
   return command
     .argument('<backup>', 'id, beginning of an id, or latest')
-    .requiredOption('--target <directory>', 'a new or empty directory')
+    .requiredOption('--target <directory>', 'a new or empty directory, unless --resume or --delta')
     .option('--cluster <name>', 'whose backup')
     .option('--repository <name>', 'read from there (default: the first one that has all of it)')
     .option('--as-production', 'keep the settings of the source: it takes its place. Default is an isolated clone')
     .option('--allow-damaged', 'also a backup whose source had page checksum failures')
     .option('--owner <user[:group]>', 'as root: whom the files are to belong to', parseOwner)
+    .addOption(new Option('--resume', 'go on with a restore of this backup that was broken off').conflicts('delta'))
+    .option(
+      '--delta',
+      'into a directory that an earlier restore of the same database system finished: only what differs',
+    )
+    .option('--tablespace-mapping <OLD=NEW>', 'put the tablespace at OLD into NEW; may be repeated', collectMapping)
+    .option('--tablespace-root <directory>', 'put each tablespace that is not mapped into <directory>/<oid>')
+    .addOption(
+      new Option(
+        '--configuration <what>',
+        'for files from outside of the data directory of the source: lay the captured ones beside (with --as-production), or write stand-ins',
+      ).choices(['captured', 'stand-in']),
+    )
 }
 
 function requestOf(backup: string, flags: RestoreFlags): RestoreRequest {
@@ -52,44 +82,32 @@ function requestOf(backup: string, flags: RestoreFlags): RestoreRequest {
     profile: flags.asProduction === true ? 'production' : 'clone',
     owner: flags.owner,
     allowDamaged: flags.allowDamaged === true,
+    mode: modeOf(flags),
+    discardOnFailure: flags.discardOnFailure === true,
+    tablespaceMappings: flags.tablespaceMapping ?? [],
+    ...(flags.tablespaceRoot === undefined ? {} : { tablespaceRoot: resolve(flags.tablespaceRoot) }),
+    configuration: flags.configuration ?? 'stand-in',
   }
 }
 
+function modeOf({ resume, delta }: RestoreFlags): TargetMode {
+  if (resume === true) return 'resume'
+  return delta === true ? 'delta' : 'new'
+}
+
+/** As pg_basebackup takes it: a backslash in front of an equals sign makes it part of the path. */
+function collectMapping(text: string, before: readonly TablespaceMapping[] = []): TablespaceMapping[] {
+  const parts = /^((?:\\=|[^=])+)=((?:\\=|[^=])+)$/.exec(text)
+  const [from = '', to = ''] = (parts?.slice(1) ?? []).map((part) => part.replaceAll('\\=', '='))
+  if (!from.startsWith('/') || !to.startsWith('/'))
+    throw new InvalidArgumentError('must be /old/directory=/new/directory, with \\= for an equals sign in a path')
+  return [...before, { from, to }]
+}
+
 async function plan(context: CliContext, backup: string, flags: RestoreFlags): Promise<void> {
-  const { record, table, sources, fetchBytes, diskNeedBytes, diskFreeBytes, request } = await planConfigured(
-    requestOf(backup, flags),
-    { ...context.deps, progress: () => {} },
-  )
-  const facts = {
-    backupId: record.backupId,
-    cluster: record.cluster,
-    stoppedAt: record.stoppedAt,
-    stopLsn: record.stopLsn,
-    timeline: record.timeline,
-    postgres: record.server.version,
-    repository: sources[0]?.name ?? '',
-    files: record.totals.files,
-    bytes: record.totals.bytes,
-    fetchBytes,
-    walSegments: table.wal.length,
-    diskNeedBytes,
-    diskFreeBytes,
-    targetDirectory: request.targetDirectory,
-    profile: request.profile,
-    minimumSettings: record.server.minimumSettings,
-    preloadLibraries: record.server.preloadLibraries,
-  }
-  if (context.json) return printJson(facts)
-  printFacts({
-    backup: `${facts.backupId} of ${facts.cluster}, ${facts.postgres.split(' on ')[0]}`,
-    'brings back': `the state at ${facts.stoppedAt} (LSN ${facts.stopLsn}), on a new timeline after ${facts.timeline}`,
-    'reads from': `${facts.repository}: ${formatBytes(fetchBytes)} and ${facts.walSegments} WAL segments`,
-    writes: `${facts.files} files, ${formatBytes(facts.bytes)}, into ${facts.targetDirectory}`,
-    disk: `${formatBytes(diskNeedBytes)} needed, ${formatBytes(diskFreeBytes)} free`,
-    profile:
-      facts.profile === 'clone' ? 'clone: isolated from its source' : 'production: with the settings of its source',
-    'preload libraries': facts.preloadLibraries.join(', ') || 'none',
-  })
+  const planned = await planConfigured(requestOf(backup, flags), { ...context.deps, progress: () => {} })
+  if (context.json) return printJson(planFacts(planned))
+  printPlan(planned)
 }
 
 async function run(context: CliContext, backup: string, flags: RestoreFlags): Promise<void> {
@@ -114,6 +132,11 @@ async function run(context: CliContext, backup: string, flags: RestoreFlags): Pr
       profile: request.profile,
       ...(flags.repository === undefined ? {} : { repository: flags.repository }),
       ...(flags.host === undefined ? {} : { host: flags.host }),
+      mode: request.mode ?? 'new',
+      discardOnFailure: request.discardOnFailure ?? false,
+      tablespaceMappings: [...(request.tablespaceMappings ?? [])],
+      ...(request.tablespaceRoot === undefined ? {} : { tablespaceRoot: request.tablespaceRoot }),
+      configuration: request.configuration ?? 'stand-in',
     }
     const operation = await api.follow(await api.start('/v1/restores', body), report)
     return operation.kind === 'restore' ? operation.result : undefined
@@ -128,6 +151,9 @@ function printRestore(result: RestoreResult, request: RestoreRequest): void {
     restored: `${result.backupId} into ${result.targetDirectory}`,
     files: result.files,
     size: formatBytes(result.bytes),
+    ...(result.sameBytes === undefined || result.sameBytes === 0
+      ? {}
+      : { 'was there': `${formatBytes(result.sameBytes)} of it` }),
     took: formatDuration(result.durationMs),
     'start it with': result.startCommand,
     ...(request.profile === 'clone' ? { 'connect with': `psql -h ${result.targetDirectory} -U postgres` } : {}),

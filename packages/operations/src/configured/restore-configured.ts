@@ -11,7 +11,9 @@ export async function planConfigured(request: RestoreRequest, deps: Deps): Promi
   await using opened = await openConfiguredSet(namesFor(request, deps), 'read', deps)
   requireAllForLatest(request.backup, request.repository, opened)
   const { keyring } = await opened.openKeys()
-  return await planRestore(request, { set: opened.set, keyring, logger: deps.logger, signal: deps.signal })
+  const { logger, signal, clock, config } = deps
+  const estimate = { clock, threads: config.backup.threads }
+  return await planRestore(request, { set: opened.set, keyring, logger, signal, estimate })
 }
 
 /** Plans and carries out. @throws what planRestore and restoreBackup throw. */
@@ -30,8 +32,8 @@ export async function restoreConfigured(request: RestoreRequest, deps: Deps): Pr
     signal,
     progress,
   })
-  const { backupId, targetDirectory, bytes, files, durationMs, startCommand } = outcome
-  return { backupId, targetDirectory, bytes, files, durationMs, startCommand }
+  const { backupId, targetDirectory, bytes, files, sameBytes, fetchedBytes, durationMs, startCommand } = outcome
+  return { backupId, targetDirectory, bytes, files, sameBytes, fetchedBytes, durationMs, startCommand }
 }
 
 function namesFor(request: RestoreRequest, deps: Deps): readonly string[] {

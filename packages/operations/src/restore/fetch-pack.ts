@@ -1,73 +1,93 @@
-/** Fetching what a pack table vouches for, from whichever repository of the set still has it right. */
+/** Reading a backup from whichever repository of the set still has it right. */
 import { createHash } from 'node:crypto'
 import { type Logger, OperationalError } from '@tidemark/kernel'
 import {
   BackupIncompleteError,
   type CommitRecord,
-  ClusterLayout,
   type PackEntry,
+  type PackTable,
   type Repository,
 } from '@tidemark/repository'
-import { ObjectNotFoundError } from '@tidemark/storage'
+import { ObjectNotFoundError, ObjectTooLargeError } from '@tidemark/storage'
 
-/**
- * What the first repository gives without an error; the others are asked in turn.
- *
- * @throws the first repository's error, when none of them can.
- */
-export async function fromAny<T>(
-  sources: readonly Repository[],
-  read: (source: Repository) => Promise<T>,
-  logger: Logger,
-  signal: AbortSignal,
-): Promise<T> {
-  let first: OperationalError | undefined
-  for (const source of sources) {
+/** One backup and where it may be read, in the order to ask. */
+export class BackupReader {
+  readonly record: CommitRecord
+  readonly table: PackTable
+  readonly sources: readonly Repository[]
+  readonly #logger: Logger
+
+  constructor(
+    { record, table, sources }: { record: CommitRecord; table: PackTable; sources: readonly Repository[] },
+    logger: Logger,
+  ) {
+    this.record = record
+    this.table = table
+    this.sources = sources
+    this.#logger = logger
+  }
+
+  /**
+   * What the first repository gives without an error; the others are asked in turn.
+   *
+   * @throws the first repository's error, when none of them can; at once what no other repository can mend (the target, a key).
+   */
+  async fromAny<T>(signal: AbortSignal, read: (source: Repository) => Promise<T>): Promise<T> {
+    let first: OperationalError | undefined
+    for (const source of this.sources) {
+      try {
+        return await read(source)
+      } catch (error) {
+        if (signal.aborted || !(error instanceof OperationalError) || OF_NO_REPOSITORY.has(error.code)) throw error
+        first ??= error
+        this.#logger.warn(
+          { repository: source.name, code: error.code, reason: error.message },
+          'object not usable from this repository',
+        )
+      }
+    }
+    throw first ?? new RangeError('no repository to read from')
+  }
+
+  incomplete(missing: string, cause?: unknown): BackupIncompleteError {
+    return new BackupIncompleteError(this.record.backupId, missing, cause)
+  }
+
+  /** Runs `read`; an object that is gone or is not the recorded one becomes a BackupIncompleteError that names it. */
+  async explained<T>(object: string, source: Repository, read: () => Promise<T>): Promise<T> {
     try {
-      return await read(source)
+      return await read()
     } catch (error) {
-      if (signal.aborted || !(error instanceof OperationalError)) throw error
-      first ??= error
-      logger.warn(
-        { repository: source.name, code: error.code, reason: error.message },
-        'object not usable from this repository',
-      )
+      if (!(error instanceof OperationalError)) throw error
+      if (error instanceof ObjectNotFoundError)
+        throw this.incomplete(`${object} in ${source.name}: it is not there`, error)
+      if (error instanceof ObjectTooLargeError || error.code.startsWith('SEAL_'))
+        throw this.incomplete(`${object} in ${source.name}: it is not the recorded one (${error.message})`, error)
+      throw error
     }
   }
-  throw first ?? new RangeError('no repository to read from')
 }
 
-/**
- * A pack whose SHA-256 is the recorded one.
- *
- * @param sources repositories that may hold this backup, in the order to ask.
- * @throws {BackupIncompleteError} none of them has it right. @throws {StoreUnavailableError} the first could not be asked.
- */
-export function fetchPack(
-  sources: readonly Repository[],
-  record: CommitRecord,
-  pack: PackEntry,
-  logger: Logger,
-  signal: AbortSignal,
-): Promise<Buffer> {
-  const name = new ClusterLayout(record.cluster, record.systemId).base(pack.backup ?? record.backupId) + pack.name
-  return fromAny(sources, (source) => readPack(source, name, pack, record.backupId, signal), logger, signal)
-}
+/** Codes of errors that another repository would end in too. */
+const OF_NO_REPOSITORY: ReadonlySet<string> = new Set(['TARGET_WRITE_FAILED', 'KEY_UNKNOWN'])
 
 /** One repository's copy of a pack. @throws {BackupIncompleteError} it is gone, or not the recorded one. */
 export async function readPack(
   source: Repository,
   name: string,
-  pack: PackEntry,
+  pack: Pick<PackEntry, 'name' | 'bytes' | 'sha256'>,
   backupId: string,
   signal: AbortSignal,
+  into?: Uint8Array,
 ): Promise<Buffer> {
   let bytes: Buffer
   try {
-    bytes = await source.store.get(name, { signal })
+    bytes = await source.store.get(name, { signal, maxBytes: pack.bytes, ...(into === undefined ? {} : { into }) })
   } catch (error) {
     if (error instanceof ObjectNotFoundError)
       throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: it is not there`, error)
+    if (error instanceof ObjectTooLargeError)
+      throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: it is larger than recorded`, error)
     throw error
   }
   if (createHash('sha256').update(bytes).digest('hex') === pack.sha256) return bytes

@@ -1,7 +1,9 @@
 /** Finds out whether a restore can succeed, before it copies anything. */
-import { isAbsolute, normalize } from 'node:path'
+import { stat } from 'node:fs/promises'
+import { dirname, isAbsolute, normalize } from 'node:path'
 import { KeyMissingError, type Keyring } from '@tidemark/crypto'
-import { type Logger, OperationalError } from '@tidemark/kernel'
+import { type Clock, type Logger, OperationalError } from '@tidemark/kernel'
+import { parseTablespaceMap } from '@tidemark/postgres'
 import {
   BackupIncompleteError,
   BackupNotFoundError,
@@ -10,14 +12,32 @@ import {
   type PackTable,
   type Repository,
   type RepositorySet,
+  type SourceDocument,
   compareListing,
   findBackup,
   readPackTable,
+  readSource,
 } from '@tidemark/repository'
-import { BackupDamagedError, DiskSpaceError, RestoreUnsupportedError, TargetUnusableError } from '../errors.ts'
-import type { RestoreProfile } from './recovery-config.ts'
-import { readPack } from './fetch-pack.ts'
-import { type Owner, inspectTarget } from './target-directory.ts'
+import {
+  BackupDamagedError,
+  DiskSpaceError,
+  RestoreUnsupportedError,
+  TargetNotResumableError,
+  TargetUnusableError,
+} from '../errors.ts'
+import { type Estimate, estimateDuration } from './estimate-duration.ts'
+import { BackupReader, readPack } from './fetch-pack.ts'
+import { type HostFacts, checkHost } from './host-checks.ts'
+import {
+  type PlannedTablespace,
+  type TablespaceInWal,
+  type TablespaceMapping,
+  planTablespaces,
+} from './plan-tablespaces.ts'
+import { type RestoreProfile, keptLibraries } from './recovery-config.ts'
+import { type SurveyedFiles, surveyFiles } from './survey-files.ts'
+import { type Owner, type TargetFacts, type TargetMode, freeBytesOf, inspectTarget } from './target-facts.ts'
+import { spaceTaken } from './space-taken.ts'
 
 export interface RestoreRequest {
   /** An id, the unique beginning of one, or `latest`. */
@@ -31,18 +51,38 @@ export interface RestoreRequest {
   /** For a process that runs as root. */
   readonly owner: Owner | undefined
   readonly allowDamaged: boolean
+  /** Default 'new': an empty directory. */
+  readonly mode?: TargetMode
+  /** A restore into an empty directory that fails takes away what it has written, instead of keeping it for `resume`. */
+  readonly discardOnFailure?: boolean
+  readonly tablespaceMappings?: readonly TablespaceMapping[]
+  readonly tablespaceRoot?: string
+  /** 'captured': configuration files from outside of the source's data directory are laid beside, for production. */
+  readonly configuration?: 'stand-in' | 'captured'
+}
+
+/** What one file system has to take. */
+export interface DiskNeed {
+  /** Directories of this restore on it. */
+  readonly paths: readonly string[]
+  readonly needBytes: number
+  readonly freeBytes: number
 }
 
 export interface RestorePlan {
   readonly request: RestoreRequest
+  readonly mode: TargetMode
   readonly record: CommitRecord
   readonly table: PackTable
+  readonly source: SourceDocument
   /** Where to read, in this order; the first one holds everything. */
   readonly sources: readonly Repository[]
-  /** Bytes to be fetched, WAL not counted. */
+  readonly tablespaces: readonly PlannedTablespace[]
+  /** Bytes to be fetched at most, WAL not counted. */
   readonly fetchBytes: number
-  readonly diskNeedBytes: number
-  readonly diskFreeBytes: number
+  readonly disks: readonly DiskNeed[]
+  readonly estimate: Estimate | undefined
+  readonly host: HostFacts
   readonly owner: Owner | undefined
 }
 
@@ -52,17 +92,70 @@ export interface PlanDeps {
   readonly keyring: Keyring | undefined
   readonly logger: Logger
   readonly signal: AbortSignal
+  /** To be asked how long it will take: a pack is fetched to find out. */
+  readonly estimate?: { readonly clock: Clock; readonly threads: number }
+  /** Tablespaces that the WAL of the backup's range makes. Default: the source document's, which saw them as it was written. */
+  readonly scanWal?: (plan: {
+    record: CommitRecord
+    table: PackTable
+    source: Repository
+  }) => Promise<readonly TablespaceInWal[]>
 }
 
 /** sun_path has 108 bytes with its end; the socket is called .s.PGSQL.65535 at the longest. */
 const LONGEST_SOCKET_FOLDER = 107 - '/.s.PGSQL.65535'.length
+/** What a file takes on disk beside its bytes: an inode, and half a block at its end. */
+const BYTES_PER_FILE = 4096
 
 /**
  * @throws {BackupNotFoundError} @throws {BackupDamagedError} @throws {BackupIncompleteError} no repository holds all of it.
- * @throws {TargetNotEmptyError} @throws {TargetUnusableError} @throws {DiskSpaceError} @throws {UnknownDataKeyError} @throws {KeyMissingError}
+ * @throws {TargetNotEmptyError} @throws {TargetUnusableError} @throws {TargetInUseError} @throws {TargetNotResumableError} @throws {DiskSpaceError}
+ * @throws {TablespaceLocationError} @throws {TablespaceMappingError} @throws {UnknownDataKeyError} @throws {KeyMissingError}
  */
 export async function planRestore(request: RestoreRequest, deps: PlanDeps): Promise<RestorePlan> {
   const { targetDirectory } = request
+  const mode = request.mode ?? 'new'
+  checkPath(request)
+  const candidates = deps.set.repositories.filter(
+    ({ name }) => request.repository === undefined || name === request.repository,
+  )
+  const { record, table, sources } = await findComplete(request, candidates, deps)
+  if (record.verdict === 'damaged' && !request.allowDamaged)
+    throw new BackupDamagedError(record.backupId, record.damage)
+  const { keyring } = deps
+  if (keyring === undefined) throw new KeyMissingError('a restore')
+  for (const id of record.dataKeys) keyring.dataKey(id)
+  const reader = new BackupReader({ record, table, sources }, deps.logger)
+  const source = await reader.fromAny(deps.signal, (from) =>
+    readSource(from, record, table, keyring.dataKey, deps.signal),
+  )
+  const target = await inspectTarget(targetDirectory, request.owner, mode)
+  checkMarker(request, mode, target, record)
+  const { tablespaces, surveyed } = await tablespacesOf(request, reader, source, target, keyring, deps)
+  const disks = await disksOf(request, record, table, tablespaces, surveyed, target)
+  for (const { paths, needBytes, freeBytes } of disks)
+    if (freeBytes < needBytes) throw new DiskSpaceError(paths[0] ?? targetDirectory, needBytes, freeBytes)
+  const { own, shared } = table.packs.bytes
+  const fetchBytes = table.fileList.reduce((sum, { bytes }) => sum + bytes, own + shared)
+  const estimate =
+    deps.estimate === undefined
+      ? undefined
+      : await estimateDuration(reader, fetchBytes, { ...deps.estimate, signal: deps.signal })
+  const host = await checkHost(record, source, keptLibraries(request.profile, record))
+  for (const { check, message } of host.findings)
+    deps.logger.warn({ check, reason: message }, 'restore preflight warning')
+  const { owner } = target
+  return { request, mode, record, table, source, sources, tablespaces, fetchBytes, disks, estimate, host, owner }
+}
+
+function checkPath({ targetDirectory, profile, configuration }: RestoreRequest): void {
+  if (profile === 'clone' && configuration === 'captured') {
+    throw new TargetUnusableError(
+      targetDirectory,
+      "a clone takes nothing of its source's configuration",
+      'captured configuration goes with --as-production; `tidemark restore plan --json` lists what there is',
+    )
+  }
   if (
     !isAbsolute(targetDirectory) ||
     normalize(targetDirectory) !== targetDirectory ||
@@ -74,44 +167,108 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
       'give the full path, without .. and without a trailing slash',
     )
   }
-  if (request.profile === 'clone' && Buffer.byteLength(targetDirectory) > LONGEST_SOCKET_FOLDER) {
+  if (profile === 'clone' && Buffer.byteLength(targetDirectory) > LONGEST_SOCKET_FOLDER) {
     throw new TargetUnusableError(
       targetDirectory,
       `its path is longer than ${LONGEST_SOCKET_FOLDER} bytes, and a clone's socket lies in it`,
       'name a shorter path (sockets have at most 107 bytes)',
     )
   }
-  const candidates = deps.set.repositories.filter(
-    ({ name }) => request.repository === undefined || name === request.repository,
+}
+
+function checkMarker(
+  { targetDirectory }: RestoreRequest,
+  mode: TargetMode,
+  { marker }: TargetFacts,
+  record: CommitRecord,
+): void {
+  if (mode === 'resume' && marker?.backupId !== record.backupId)
+    throw new TargetNotResumableError(targetDirectory, mode, `the restore in it is of backup ${marker?.backupId ?? ''}`)
+  if (mode === 'delta' && marker?.systemId !== record.systemId)
+    throw new TargetNotResumableError(
+      targetDirectory,
+      mode,
+      `what is in it is of database system ${marker?.systemId ?? ''}`,
+    )
+}
+
+async function tablespacesOf(
+  request: RestoreRequest,
+  reader: BackupReader,
+  source: SourceDocument,
+  target: TargetFacts,
+  keyring: Keyring,
+  deps: PlanDeps,
+): Promise<{ tablespaces: PlannedTablespace[]; surveyed: SurveyedFiles | undefined }> {
+  const { record, table, sources } = reader
+  const [first] = sources
+  const inWal =
+    deps.scanWal === undefined || first === undefined ? [] : await deps.scanWal({ record, table, source: first })
+  const oids = record.server.tablespaceOids
+  const any = oids.length + source.tablespaces.length + inWal.length > 0
+  const surveyed = any ? await surveyFiles(reader, keyring, deps.signal) : undefined
+  const mapped = surveyed === undefined ? [] : parseTablespaceMap(surveyed.tablespaceMap.toString('utf8'))
+  const { targetDirectory, tablespaceMappings = [], tablespaceRoot } = request
+  const tablespaces = await planTablespaces(
+    { oids, source, mapped, inWal },
+    { targetDirectory, tablespaceMappings, tablespaceRoot },
+    target.marker,
+    target.owner,
   )
-  const { record, table, sources } = await findComplete(request, candidates, deps)
-  if (record.verdict === 'damaged' && !request.allowDamaged)
-    throw new BackupDamagedError(record.backupId, record.damage)
-  if (record.server.tablespaceOids.length > 0) {
+  // PostgreSQL 15 leaves them out of a base backup and of its manifest (sendDir, basebackup.c); later ones send them.
+  const unsent = tablespaces.find(({ oid, kind }) => kind === 'in-place' && surveyed?.files.get(oid) === undefined)
+  if (unsent !== undefined && !request.allowDamaged) {
     throw new RestoreUnsupportedError(
       record.backupId,
-      `${record.server.tablespaceOids.length} tablespaces outside of the data directory`,
-      'their files are in the backup and are safe; putting them elsewhere on the target needs a release with tablespace remapping',
+      `an in-place tablespace, ${unsent.name ?? unsent.oid}, whose files the server did not send`,
+      'if it held nothing, or to save what else there is, restore with --allow-damaged; move its tables elsewhere on the source and take a new backup',
     )
   }
-  if (deps.keyring === undefined) throw new KeyMissingError('a restore')
-  for (const id of record.dataKeys) deps.keyring.dataKey(id)
-  const target = await inspectTarget(targetDirectory, request.owner)
-  const diskNeedBytes =
-    record.totals.bytes + (table.wal.length + 2) * record.server.walSegmentBytes + record.totals.files * 4096
-  if (target.freeBytes < diskNeedBytes) throw new DiskSpaceError(targetDirectory, diskNeedBytes, target.freeBytes)
-  const { own, shared } = table.packs.bytes
-  const fetchBytes = table.fileList.reduce((sum, { bytes }) => sum + bytes, own + shared)
-  return {
-    request,
-    record,
-    table,
-    sources,
-    fetchBytes,
-    diskNeedBytes,
-    diskFreeBytes: target.freeBytes,
-    owner: target.owner,
+  return { tablespaces, surveyed }
+}
+
+/** By file system, since two directories may share one. */
+async function disksOf(
+  { targetDirectory }: RestoreRequest,
+  record: CommitRecord,
+  table: PackTable,
+  tablespaces: readonly PlannedTablespace[],
+  surveyed: SurveyedFiles | undefined,
+  target: TargetFacts,
+): Promise<DiskNeed[]> {
+  const { totals, server } = record
+  const needs: { path: string; needBytes: number }[] = []
+  let [elsewhereBytes, elsewhereFiles] = [0, 0]
+  for (const { oid, kind, target: place } of tablespaces) {
+    if (place === undefined) continue
+    const bytes = kind === 'copied' ? (surveyed?.bytes.get(oid) ?? 0) : 0
+    const files = kind === 'copied' ? (surveyed?.files.get(oid) ?? 0) : 0
+    elsewhereBytes += bytes
+    elsewhereFiles += files
+    needs.push({ path: place.path, needBytes: bytes + files * BYTES_PER_FILE })
   }
+  const files = totals.files - elsewhereFiles
+  const own = totals.bytes - elsewhereBytes + (table.wal.length + 2) * server.walSegmentBytes + files * BYTES_PER_FILE
+  needs.unshift({ path: targetDirectory, needBytes: own })
+  const byDevice = new Map<number, { paths: string[]; needBytes: number; freeBytes: number }>()
+  for (const { path, needBytes } of needs) {
+    const there = await nearest(path)
+    // What an earlier restore has written there is written over.
+    const taken = target.marker === undefined ? 0 : await spaceTaken(path)
+    const { dev } = await stat(there)
+    const disk = byDevice.get(dev) ?? { paths: [], needBytes: 0, freeBytes: await freeBytesOf(there) }
+    disk.paths.push(path)
+    disk.needBytes += Math.max(0, needBytes - taken)
+    byDevice.set(dev, disk)
+  }
+  return [...byDevice.values()]
+}
+
+async function nearest(path: string): Promise<string> {
+  return stat(path).then(
+    () => path,
+    () => (dirname(path) === path ? path : nearest(dirname(path))),
+  )
 }
 
 /**
@@ -131,10 +288,14 @@ async function findComplete(
   const wanted = chosen.record.backupId
   for (const repository of candidates) {
     try {
-      const { record } = await findBackup(deps.set, [repository], wanted, request.cluster, deps.signal)
+      const { record } =
+        repository.name === chosen.repository.name
+          ? chosen
+          : await findBackup(deps.set, [repository], wanted, request.cluster, deps.signal)
       const table = await readPackTable(repository, record, deps.signal)
       await checkObjects(repository, record, table, deps.signal)
       found.push({ repository, record, table })
+      break
     } catch (error) {
       if (deps.signal.aborted || !(error instanceof OperationalError)) throw error
       if (first === undefined || first instanceof BackupNotFoundError) first = error

@@ -50,12 +50,17 @@ function ownRecoverySettings(directory: string): Setting[] {
   ]
 }
 
+/** The preload libraries that the restored server will have. */
+export function keptLibraries(profile: RestoreProfile, { server }: CommitRecord): string[] {
+  return server.preloadLibraries.filter((library) => profile === 'production' || HARMLESS_LIBRARIES.has(library))
+}
+
 /**
  * The clone profile: a copy that archives nowhere, replicates from nobody, and is reached through its own socket only.
  * The minima of pg_control stay as they came with the backup.
  */
 function cloneSettings(directory: string, record: CommitRecord): Setting[] {
-  const kept = record.server.preloadLibraries.filter((library) => HARMLESS_LIBRARIES.has(library))
+  const kept = keptLibraries('clone', record)
   return [
     ['archive_mode', 'off'],
     ['archive_command', ''],

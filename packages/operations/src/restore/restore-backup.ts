@@ -1,42 +1,62 @@
 /**
  * Carries out a restore plan: files, WAL, recovery settings, and pg_control last.
  *
- * The directory is fenced first and whole last (see TargetDirectory). A failed or aborted restore takes away what it made.
- * Memory: packs in flight are bounded by the number of threads; file names and extents are held, about 100 bytes a file and 40 an extent.
+ * The directory is fenced first and whole last (see TargetDirectory). A restore that fails or is stopped keeps what it has written, behind
+ * its fence and unable to start, for another one to go on with; or takes it away, where that is asked for.
+ * Memory: 20 MiB while the file list is read, a buffer for each thread and one more afterwards (fill-files); nothing is held per file.
  */
+import { rm } from 'node:fs/promises'
 import type { Keyring } from '@tidemark/crypto'
-import { type Clock, type Logger, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
-import { type Repository, WalLayout, readFileList, readTimelineHistory, readWalSegment } from '@tidemark/repository'
+import {
+  type Clock,
+  type Logger,
+  OperationalError,
+  RelayedError,
+  type ReportProgress,
+  problemOf,
+  throwIfAborted,
+} from '@tidemark/kernel'
+import {
+  type FileEntry,
+  type Repository,
+  WalLayout,
+  readFileList,
+  readTimelineHistory,
+  readWalSegment,
+} from '@tidemark/repository'
 import { RestoreUnsupportedError } from '../errors.ts'
 import { runBounded } from '../threads/run-bounded.ts'
 import { threadKeys } from '../threads/thread-keys.ts'
-import { ThreadPool, ownArrayBuffer } from '../threads/thread-pool.ts'
-import { ExtentTable } from './extent-table.ts'
-import { fetchPack, fromAny } from './fetch-pack.ts'
+import { ThreadPool } from '../threads/thread-pool.ts'
+import { BackupReader } from './fetch-pack.ts'
+import { type Filled, type RestorePool, fillFiles } from './fill-files.ts'
 import type { RestorePlan } from './plan-restore.ts'
-import {
-  CLONE_HBA,
-  CLONE_HBA_TEXT,
-  STAND_IN_CONFIGURATION,
-  WAL_FOLDER,
-  restoredAutoConf,
-  withoutUnsafeLines,
-} from './recovery-config.ts'
-import type { ScatterReply, ScatterRequest } from './scatter-thread.ts'
+import { CLONE_HBA, WAL_FOLDER } from './recovery-config.ts'
+import type { RestoreThreadData } from './restore-thread.ts'
+import { RestoreSpool } from './spool/restore-spool.ts'
 import { startCommand } from './start-command.ts'
-import { FENCE, TargetDirectory } from './target-directory.ts'
+import { sweepTarget } from './sweep-target.ts'
+import { FileSync } from './sync-files.ts'
+import { CONTROL_FILE, CONTROL_FILE_WAITING, FENCE, TargetDirectory } from './target-directory.ts'
+import { LOCK_FILE } from './target-lock.ts'
+import { CAPTURED_FOLDER, Configuration } from './write-configuration.ts'
 
-const CONTROL_FILE = 'global/pg_control'
-const CONTROL_FILE_WAITING = 'global/pg_control.tidemark'
-const AUTO_CONF = 'postgresql.auto.conf'
+const SPOOL = 'tidemark_spool'
 /**
  * Not laid out: how the source was to start, and what an earlier restore left in it. This restore decides the one and writes the
  * other itself; a source that was once restored is an ordinary source.
  */
-const OF_ANOTHER_RESTORE = new Set(['standby.signal', 'recovery.signal', FENCE, CLONE_HBA, WAL_FOLDER])
-/** Configuration an include directive may reach: anything but the server's own folders. */
-const CONFIGURATION = /^(?!base\/|global\/|pg_)(?:.+\/)?[^/]+\.conf$/
-const FSYNCS_AT_ONCE = 16
+const OF_ANOTHER_RESTORE = new Set([
+  'standby.signal',
+  'recovery.signal',
+  FENCE,
+  CLONE_HBA,
+  WAL_FOLDER,
+  SPOOL,
+  LOCK_FILE,
+  CAPTURED_FOLDER,
+])
+const FILES_LAID_OUT_AT_ONCE = 512
 
 export interface RestoreDeps {
   readonly keyring: Keyring
@@ -52,6 +72,9 @@ export interface RestoreOutcome {
   readonly targetDirectory: string
   readonly bytes: number
   readonly files: number
+  /** Bytes that an earlier restore had brought already. */
+  readonly sameBytes: number
+  readonly fetchedBytes: number
   readonly walSegments: number
   readonly durationMs: number
   /** The shell command that starts the restored server. */
@@ -59,58 +82,97 @@ export interface RestoreOutcome {
 }
 
 /**
- * @throws {TargetNotEmptyError} @throws {TargetWriteError} @throws {BackupIncompleteError} @throws {SealRefusedError}
- *   In each case the target is as empty as it was.
+ * @throws {TargetNotEmptyError} @throws {TargetInUseError} @throws {TargetNotResumableError}: nothing was changed.
+ * @throws {TargetWriteError} @throws {BackupIncompleteError} @throws {SealRefusedError}: the target is kept behind its fence, or, with
+ *   `discardOnFailure`, is as empty as it was.
  */
 export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promise<RestoreOutcome> {
   const startedMs = deps.clock.monotonicMs()
   const { record, request } = plan
-  const fence = {
-    backupId: record.backupId,
-    cluster: record.cluster,
-    profile: request.profile,
-    startedAt: deps.clock.now().toISOString(),
-  }
-  const target = await TargetDirectory.claim(request.targetDirectory, plan.owner, fence)
+  const target = await TargetDirectory.claim(request.targetDirectory, {
+    owner: plan.owner,
+    mode: plan.mode,
+    tablespaces: plan.tablespaces.flatMap(({ oid, kind, target }) =>
+      target === undefined ? [] : [{ oid, ...target, linked: kind === 'copied' }],
+    ),
+    fence: {
+      backupId: record.backupId,
+      cluster: record.cluster,
+      systemId: record.systemId,
+      profile: request.profile,
+      startedAt: deps.clock.now().toISOString(),
+    },
+  })
   try {
-    const { files, extents } = await layOut(plan, target, deps)
-    const bytes = await fillFiles(plan, target, files, extents, deps)
-    await placeWal(plan, target, deps)
-    await writeRecoverySettings(plan, target, files)
-    await syncAll(target, files, deps)
+    const { filled, files } = await copy(plan, target, deps)
     await target.promote(CONTROL_FILE_WAITING, CONTROL_FILE)
     const outcome = {
       backupId: record.backupId,
       targetDirectory: request.targetDirectory,
-      bytes,
-      files: files.length,
+      bytes: filled.bytes,
+      files,
+      sameBytes: filled.sameBytes,
+      fetchedBytes: filled.fetchedBytes,
       walSegments: plan.table.wal.length,
       durationMs: Math.round(deps.clock.monotonicMs() - startedMs),
       startCommand: startCommand(record, request.targetDirectory, plan.owner),
     }
-    await target.complete({ ...fence, finishedAt: deps.clock.now().toISOString() })
+    await target.complete(deps.clock.now().toISOString())
     return outcome
   } catch (error) {
-    await target
-      .discard()
-      .catch((cause: unknown) =>
-        deps.logger.error({ err: cause, directory: target.path }, 'half a restore was left behind'),
-      )
-    throw error
+    const kept = plan.mode !== 'new' || request.discardOnFailure !== true
+    await (kept ? target.keep() : target.discard()).catch((cause: unknown) =>
+      deps.logger.error({ err: cause, directory: target.path }, 'half a restore was left behind'),
+    )
+    throw kept ? keptError(error, plan) : error
   }
 }
 
-/** Directories and empty files, and where every piece of them is. pg_control gets a name the server does not know. */
-async function layOut(
+async function copy(
   plan: RestorePlan,
   target: TargetDirectory,
   deps: RestoreDeps,
-): Promise<{ files: string[]; extents: ExtentTable }> {
+): Promise<{ filled: Filled; files: number }> {
   const { record, table } = plan
-  const files: string[] = []
-  const extents = new ExtentTable(table.packs.length)
-  for await (const entry of fileListOf(plan, deps)) {
-    throwIfAborted(deps.signal, 'the restore')
+  const reader = new BackupReader(plan, deps.logger)
+  const configuration = new Configuration(record.backupId)
+  const existing = plan.mode !== 'new'
+  let files: number
+  let filled: Filled
+  await rm(target.join(SPOOL), { recursive: true, force: true })
+  {
+    const entries = entriesOf(plan, configuration, deps)
+    await using spool = await RestoreSpool.fill(target.join(SPOOL), entries, table.packs.length)
+    files = spool.files
+    if (existing) await sweepTarget(target, spool, SPOOL, deps.signal)
+    for await (const { path, mode } of spool.directories()) await target.makeDirectory(path, mode)
+    await target.linkTablespaces()
+    const data: RestoreThreadData = {
+      ...threadKeys(deps.keyring),
+      spool: spool.place,
+      target: target.paths,
+      owner: target.owner,
+    }
+    await using pool: RestorePool = new ThreadPool(new URL('./restore-thread.ts', import.meta.url), data, deps.threads)
+    await layOut(spool, pool, existing, deps)
+    filled = await fillAndSync(reader, target, spool, pool, existing, deps)
+  }
+  await placeWal(plan, reader, target, deps)
+  await configuration.write(plan, target)
+  await target.syncDirectories()
+  return { filled, files }
+}
+
+/** What is to be laid out. pg_control gets a name the server does not know. */
+async function* entriesOf(
+  { record, table, sources }: RestorePlan,
+  configuration: Configuration,
+  deps: RestoreDeps,
+): AsyncGenerator<FileEntry> {
+  const [source] = sources
+  if (source === undefined) throw new RangeError('a plan without a source')
+  let files = 0
+  for await (const entry of readFileList(source, record, table, deps.keyring.dataKey, deps.signal)) {
     if (OF_ANOTHER_RESTORE.has(entry.path.split('/', 1)[0] ?? '')) continue
     if (entry.type === 'symlink') {
       throw new RestoreUnsupportedError(
@@ -119,70 +181,69 @@ async function layOut(
         'report this: PostgreSQL sends links only for tablespaces',
       )
     }
-    if (entry.type === 'directory') {
-      await target.makeDirectory(entry.path, entry.mode)
-      continue
+    if (entry.type === 'file') {
+      files += 1
+      configuration.note(entry.path)
+      if (files % 4096 === 0) {
+        throwIfAborted(deps.signal, 'the restore')
+        deps.progress({ phase: 'layout', bytesDone: 0, files })
+      }
     }
-    const path = entry.path === CONTROL_FILE ? CONTROL_FILE_WAITING : entry.path
-    await target.makeFile(path, entry.mode, entry.size)
-    for (const extent of entry.extents) extents.add(files.length, extent)
-    files.push(path)
-    if (files.length % 256 === 0) deps.progress({ phase: 'layout', bytesDone: 0, files: files.length })
+    yield entry.path === CONTROL_FILE ? { ...entry, path: CONTROL_FILE_WAITING } : entry
   }
-  return { files, extents }
 }
 
-async function* fileListOf(plan: RestorePlan, deps: RestoreDeps): ReturnType<typeof readFileList> {
-  const [source] = plan.sources
-  if (source === undefined) throw new RangeError('a plan without a source')
-  yield* readFileList(source, plan.record, plan.table, deps.keyring.dataKey, deps.signal)
-}
-
-/** Fetches packs and scatters them; at most one more pack than threads is in memory. */
-async function fillFiles(
-  plan: RestorePlan,
-  target: TargetDirectory,
-  files: readonly string[],
-  extents: ExtentTable,
-  deps: RestoreDeps,
-): Promise<number> {
-  const { record, table, sources } = plan
-  await using pool = new ThreadPool<ScatterRequest, ScatterReply>(
-    new URL('./scatter-thread.ts', import.meta.url),
-    threadKeys(deps.keyring),
-    deps.threads,
-  )
-  let bytesDone = 0
-  let bytesFetched = 0
-  await runBounded(table.packs.entries(), deps.threads + 1, deps.signal, async ([i, pack], signal) => {
-    const { files: paths, writes } = extents.take(i, (file) => target.absolute(files[file] ?? ''))
-    if (writes.length === 0) return
-    const stored = ownArrayBuffer(await fetchPack(sources, record, pack, deps.logger, signal))
-    const request: ScatterRequest = {
-      stored,
-      backupId: pack.backup ?? record.backupId,
-      ordinal: Number(pack.name.slice('pack-'.length)),
-      what: `${pack.name} of backup ${pack.backup ?? record.backupId}`,
-      files: paths,
-      writes,
-    }
-    const { bytes } = await pool.call(request, [stored])
-    bytesDone += bytes
-    bytesFetched += pack.bytes
-    deps.progress({
-      phase: 'copy',
-      bytesDone,
-      bytesTotal: record.totals.bytes,
-      bytesStored: bytesFetched,
-      files: files.length,
-    })
+async function layOut(spool: RestoreSpool, pool: RestorePool, existing: boolean, deps: RestoreDeps): Promise<void> {
+  const { signal } = deps
+  await runBounded(batches(spool.files), pool.size * 2, signal, async (from) => {
+    const to = Math.min(from + FILES_LAID_OUT_AT_ONCE, spool.files)
+    await pool.call({ type: 'layout', from, to, existing })
+    deps.progress({ phase: 'layout', bytesDone: 0, files: to })
   })
-  return bytesDone
+}
+
+function* batches(files: number): Generator<number> {
+  for (let from = 0; from < files; from += FILES_LAID_OUT_AT_ONCE) yield from
+}
+
+/** Whichever of the two fails stops the other, and is waited for with it. */
+async function fillAndSync(
+  reader: BackupReader,
+  target: TargetDirectory,
+  spool: RestoreSpool,
+  pool: RestorePool,
+  compare: boolean,
+  deps: RestoreDeps,
+): Promise<Filled> {
+  const stop = new AbortController()
+  const signal = AbortSignal.any([deps.signal, stop.signal])
+  const sync = new FileSync(spool, reader.table.packs.length, target.paths, deps.signal)
+  const synced = sync.run().catch((error: unknown) => {
+    stop.abort(error)
+    throw error
+  })
+  synced.catch(() => {})
+  try {
+    const packDone = (pack: number): void => sync.packDone(pack)
+    const filled = await fillFiles({ reader, spool, pool, compare, signal, progress: deps.progress, packDone })
+    await synced
+    return filled
+  } catch (error) {
+    sync.stop()
+    await synced.catch(() => {})
+    if (stop.signal.aborted && !deps.signal.aborted) throw stop.signal.reason
+    throw error
+  }
 }
 
 /** The backup's own segments and history, where restore_command will look. */
-async function placeWal(plan: RestorePlan, target: TargetDirectory, deps: RestoreDeps): Promise<void> {
-  const { record, table, sources } = plan
+async function placeWal(
+  plan: RestorePlan,
+  reader: BackupReader,
+  target: TargetDirectory,
+  deps: RestoreDeps,
+): Promise<void> {
+  const { record, table } = plan
   const wal = new WalLayout(record.cluster, record.systemId)
   const { keyring } = deps
   await target.makeDirectory(WAL_FOLDER, 0o700)
@@ -191,7 +252,7 @@ async function placeWal(plan: RestorePlan, target: TargetDirectory, deps: Restor
     read: (source: Repository, signal: AbortSignal) => Promise<{ fileName: string; bytes: Buffer }>,
     signal: AbortSignal,
   ): Promise<void> => {
-    const { fileName, bytes } = await fromAny(sources, (source) => read(source, signal), deps.logger, signal)
+    const { fileName, bytes } = await reader.fromAny(signal, (source) => read(source, signal))
     await target.writeFile(`${WAL_FOLDER}/${fileName}`, bytes)
     done += bytes.length
     deps.progress({ phase: 'wal', bytesDone: done, bytesTotal: table.wal.length * record.server.walSegmentBytes })
@@ -204,42 +265,16 @@ async function placeWal(plan: RestorePlan, target: TargetDirectory, deps: Restor
   )
 }
 
-async function writeRecoverySettings(
-  plan: RestorePlan,
-  target: TargetDirectory,
-  files: readonly string[],
-): Promise<void> {
-  const { record, request } = plan
-  const present = files.includes(AUTO_CONF) ? (await target.readFile(AUTO_CONF)).toString('latin1') : ''
-  const text = restoredAutoConf(
-    present,
-    Buffer.from(request.targetDirectory).toString('latin1'),
-    request.profile,
-    record,
-  )
-  await replaceFile(target, AUTO_CONF, Buffer.from(text, 'latin1'))
-  for (const file of files.filter((name) => CONFIGURATION.test(name))) {
-    const cleaned = withoutUnsafeLines((await target.readFile(file)).toString('latin1'))
-    if (cleaned !== undefined) await replaceFile(target, file, Buffer.from(cleaned, 'latin1'))
-  }
-  for (const [name, text] of Object.entries(STAND_IN_CONFIGURATION)) {
-    if (!files.includes(name)) await target.writeFile(name, Buffer.from(text))
-  }
-  if (request.profile === 'clone') await target.writeFile(CLONE_HBA, Buffer.from(CLONE_HBA_TEXT))
-  await target.writeFile('recovery.signal', Buffer.alloc(0))
-}
-
-async function replaceFile(target: TargetDirectory, name: string, contents: Buffer): Promise<void> {
-  await target.writeFile(`${name}.tidemark`, contents)
-  await target.promote(`${name}.tidemark`, name)
-}
-
-async function syncAll(target: TargetDirectory, files: readonly string[], deps: RestoreDeps): Promise<void> {
-  let done = 0
-  await runBounded(files.values(), FSYNCS_AT_ONCE, deps.signal, async (file) => {
-    await target.sync(file)
-    done += 1
-    if (done % 64 === 0) deps.progress({ phase: 'sync', bytesDone: 0, files: done })
+/** The same error, which also says what has become of the target. */
+function keptError(error: unknown, { record, request }: RestorePlan): unknown {
+  if (!(error instanceof OperationalError)) return error
+  const { targetDirectory } = request
+  const problem = problemOf(error)
+  const relayed = new RelayedError({
+    ...problem,
+    hint: `${problem.hint}; what was written is kept and cannot start: go on with \`tidemark restore run ${record.backupId} --target ${targetDirectory} --resume\`, or remove it`,
+    facts: { ...problem.facts, kept: targetDirectory },
   })
-  await target.syncDirectories()
+  relayed.cause = error
+  return relayed
 }

@@ -1,21 +1,54 @@
 import { randomBytes } from 'node:crypto'
-import { chown, lstat, mkdir, mkdtemp, readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
+import { chown, lstat, mkdir, mkdtemp, readFile, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
-import { TargetDirectory, inspectTarget } from './target-directory.ts'
+import {
+  TargetInUseError,
+  TargetNotEmptyError,
+  TargetNotResumableError,
+  TargetUnusableError,
+  TargetWriteError,
+} from '../errors.ts'
+import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
+import { inspectTarget } from './target-facts.ts'
 
 const FENCE = 'tidemark_restore.json'
+const LOCK = 'postmaster.pid'
 /** Given by name, so that the tests run as root and as anybody. */
 const OWNER = process.getuid?.() === 0 ? { uid: 12_345, gid: 12_345 } : undefined
+/** No process has it: the kernel's largest is 2^22. */
+const NOBODY = 4_194_305
 let folder = ''
 beforeEach(async () => {
   folder = await mkdtemp(join(tmpdir(), 'tidemark-target-'))
 })
-afterEach(() => rm(folder, { recursive: true }))
+const undo: (() => Promise<void>)[] = []
+afterEach(async () => {
+  for (const each of undo.splice(0)) await each()
+  await rm(folder, { recursive: true })
+})
 
-const claim = (path: string): Promise<TargetDirectory> => TargetDirectory.claim(path, OWNER, { backupId: 'b' })
+const fence = {
+  backupId: '00112233445566ff',
+  cluster: 'main',
+  systemId: '7',
+  profile: 'clone',
+  startedAt: 'then',
+} as const
+const claim = (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> =>
+  TargetDirectory.claim(path, { owner: OWNER, mode: 'new', tablespaces: [], fence, ...options })
+const markerOf = async (path: string): Promise<unknown> => JSON.parse(await readFile(join(path, FENCE), 'utf8'))
+
+/** A finished restore of one file and pg_control. */
+async function restored(path: string): Promise<void> {
+  const target = await claim(path)
+  await target.makeDirectory('global', 0o700)
+  await target.writeFile('global/pg_control.tidemark', Buffer.from('control'))
+  await target.syncDirectories()
+  await target.promote('global/pg_control.tidemark', 'global/pg_control')
+  await target.complete('now')
+}
 
 test('looking changes nothing', async () => {
   const facts = await inspectTarget(join(folder, 'new'), OWNER)
@@ -47,62 +80,117 @@ test('of two restores into one directory, one is refused', async () => {
   const path = join(folder, 'target')
   await mkdir(path)
   const outcomes = await Promise.allSettled([claim(path), claim(path)])
+  for (const outcome of outcomes) if (outcome.status === 'fulfilled') undo.push(() => outcome.value.keep())
   expect(outcomes.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected'])
   const failed = outcomes.find((outcome) => outcome.status === 'rejected')
   expect(failed?.reason).toBeInstanceOf(TargetNotEmptyError)
-  expect(await readdir(path)).toEqual([FENCE])
-  expect(JSON.parse(await readFile(join(path, FENCE), 'utf8'))).toEqual({ state: 'incomplete', backupId: 'b' })
-})
-
-test('files have their size, mode and name, byte for byte, and nothing is made twice', async () => {
-  const target = await claim(join(folder, 'target'))
-  const odd = 'odd \xfc \x01 "x"'
-  await target.makeDirectory('base', 0o700)
-  await target.makeDirectory('base/1', 0o750)
-  await target.makeFile(`base/1/${odd}`, 0o600, 8192)
-  await target.makeFile('base/1/empty', 0o600, 0)
-  const made = await readdir(Buffer.from(join(folder, 'target', 'base', '1')), { encoding: 'buffer' })
-  expect(made.map((name) => name.toString('latin1')).toSorted()).toEqual(['empty', odd])
-  const stat = await lstat(Buffer.from(target.absolute(`base/1/${odd}`), 'latin1'))
-  expect({ size: stat.size, mode: stat.mode & 0o777, uid: stat.uid }).toEqual({
-    size: 8192,
-    mode: 0o600,
-    uid: OWNER?.uid ?? process.getuid?.(),
-  })
-  await expect(target.makeFile('base/1/empty', 0o600, 0)).rejects.toThrow(TargetWriteError)
-  await expect(target.makeFile('no/folder', 0o600, 0)).rejects.toThrow(TargetWriteError)
+  expect((await readdir(path)).toSorted()).toEqual([LOCK, FENCE].toSorted())
+  expect(await markerOf(path)).toMatchObject({ state: 'incomplete', backupId: fence.backupId })
 })
 
 test('a link that lies in the way is not written through', async () => {
   const target = await claim(join(folder, 'target'))
   await writeFile(join(folder, 'outside'), 'untouched')
   await symlink(join(folder, 'outside'), join(folder, 'target', 'f'))
-  await expect(target.makeFile('f', 0o600, 10)).rejects.toThrow(TargetWriteError)
   await expect(target.writeFile('f', randomBytes(3))).rejects.toThrow(TargetWriteError)
   expect(await readFile(join(folder, 'outside'), 'utf8')).toBe('untouched')
+  await target.keep()
 })
 
-test('a finished file gets its real name, and the fence says that the directory is whole', async () => {
+test('a finished file gets its real name, the fence says that the directory is whole, and the lock is gone', async () => {
+  const path = join(folder, 'target')
+  await restored(path)
+  expect((await readdir(path, { recursive: true })).toSorted()).toEqual(['global', 'global/pg_control', FENCE])
+  expect(await markerOf(path)).toMatchObject({ state: 'complete', systemId: '7', finishedAt: 'now' })
+})
+
+test.each([true, false])(
+  'what a discarded restore made is taken away (the directory was there: %s)',
+  async (existed) => {
+    const path = join(folder, 'target')
+    if (existed) await mkdir(path)
+    const target = await claim(path)
+    await target.makeDirectory('base', 0o700)
+    await target.writeFile('base/f', randomBytes(10))
+    await target.discard()
+    expect(await readdir(folder)).toEqual(existed ? ['target'] : [])
+    expect(existed ? await readdir(path) : []).toEqual([])
+  },
+)
+
+test('a restore that is given up keeps its work behind the fence; only a resuming one gets in', async () => {
   const path = join(folder, 'target')
   const target = await claim(path)
   await target.makeDirectory('global', 0o700)
-  await target.writeFile('global/pg_control.tidemark', Buffer.from('control'))
-  await target.promote('global/pg_control.tidemark', 'global/pg_control')
-  await target.syncDirectories()
-  await target.complete({ backupId: 'b', note: 'ü' })
-  expect((await readdir(path, { recursive: true })).toSorted()).toEqual(['global', 'global/pg_control', FENCE])
-  expect(JSON.parse(await readFile(join(path, FENCE), 'utf8'))).toEqual({ state: 'complete', backupId: 'b', note: 'ü' })
+  await target.writeFile('global/pg_control', Buffer.from('control'))
+  await target.keep()
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control.tidemark'])
+  expect(await markerOf(path)).toMatchObject({ state: 'incomplete' })
+  await expect(claim(path)).rejects.toThrow(/unfinished restore of backup 00112233445566ff/)
+  await expect(claim(path, { mode: 'delta' })).rejects.toThrow(TargetNotResumableError)
+  const again = await claim(path, { mode: 'resume' })
+  expect(await readdir(path)).toContain(LOCK)
+  await again.keep()
 })
 
-test.each([true, false])('what a failed restore made is taken away (the directory was there: %s)', async (existed) => {
+test('a delta hides pg_control and says so before anything else happens', async () => {
   const path = join(folder, 'target')
-  if (existed) await mkdir(path)
-  const target = await claim(path)
-  await target.makeDirectory('base', 0o700)
-  await target.makeFile('base/f', 0o600, 10)
+  await restored(path)
+  await expect(claim(path, { mode: 'resume' })).rejects.toThrow(TargetNotResumableError)
+  const target = await claim(path, { mode: 'delta', fence: { ...fence, backupId: 'ffeeddccbbaa9988' } })
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control.tidemark'])
+  expect(await markerOf(path)).toMatchObject({ state: 'incomplete', backupId: 'ffeeddccbbaa9988' })
+  await target.keep()
+})
+
+test('a directory that a live process holds is left alone, one that a dead process held is taken up', async () => {
+  const path = join(folder, 'target')
+  await restored(path)
+  // The parent of this test is alive and not us.
+  await writeFile(join(path, LOCK), `${process.ppid}\n${path}\n`)
+  await expect(claim(path, { mode: 'delta' })).rejects.toThrow(TargetInUseError)
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control'])
+  expect(await markerOf(path)).toMatchObject({ state: 'complete' })
+  await writeFile(join(path, LOCK), `${NOBODY}\n${path}\n`)
+  const target = await claim(path, { mode: 'delta' })
+  expect(Number.parseInt(await readFile(join(path, LOCK), 'utf8'), 10)).toBe(process.pid)
+  await target.keep()
+  expect(await readdir(path)).not.toContain(LOCK)
+})
+
+test('a directory that no restore made takes neither a delta nor a resuming restore', async () => {
+  const path = join(folder, 'target')
+  await mkdir(path)
+  await writeFile(join(path, 'PG_VERSION'), '15')
+  for (const text of [undefined, 'nonsense', '{"state":"complete","backupId":"00112233445566ff","cluster":"main"}']) {
+    if (text !== undefined) await writeFile(join(path, FENCE), text)
+    for (const mode of ['resume', 'delta'] as const)
+      await expect(claim(path, { mode })).rejects.toThrow(TargetNotResumableError)
+  }
+})
+
+test('tablespaces are linked, their directories made and given away, and taken away again with the rest', async () => {
+  const path = join(folder, 'target')
+  const space = join(folder, 'space')
+  const later = join(folder, 'later')
+  await mkdir(later)
+  const target = await claim(path, {
+    tablespaces: [
+      { oid: '16400', path: space, exists: false, linked: true },
+      { oid: '16500', path: later, exists: true, linked: false },
+    ],
+  })
+  await target.makeDirectory('pg_tblspc', 0o700)
+  await target.makeDirectory('pg_tblspc/16400/PG_15', 0o700)
+  await target.linkTablespaces()
+  await target.writeFile('pg_tblspc/16400/PG_15/f', Buffer.from('there'))
+  expect(await readlink(join(path, 'pg_tblspc', '16400'))).toBe(space)
+  expect(await readdir(join(path, 'pg_tblspc'))).toEqual(['16400'])
+  expect(await readFile(join(space, 'PG_15', 'f'), 'utf8')).toBe('there')
+  expect(await markerOf(path)).toMatchObject({ tablespaces: { 16400: space, 16500: later } })
   await target.discard()
-  expect(await readdir(folder)).toEqual(existed ? ['target'] : [])
-  expect(existed ? await readdir(path) : []).toEqual([])
+  expect(await readdir(folder)).toEqual(['later'])
+  expect(await readdir(later)).toEqual([])
 })
 
 test.runIf(process.getuid?.() === 0)(
@@ -111,20 +199,20 @@ test.runIf(process.getuid?.() === 0)(
     const path = join(await mkdtemp(join(tmpdir(), 'tidemark-owner-')), 'target')
     await mkdir(path, { mode: 0o777 })
     await chown(path, 65_534, 65_534)
-    const target = await TargetDirectory.claim(path, undefined, {})
+    const target = await claim(path, { owner: undefined })
     expect(await lstat(path)).toMatchObject({ uid: 0, mode: 0o40700 })
 
     await mkdir(join(path, '..', 'victim'), { mode: 0o700 })
     await symlink('../victim', join(path, 'pg_wal'))
-    await expect(target.makeDirectory('pg_wal', 0o700)).rejects.toThrow(TargetWriteError)
+    await target.makeDirectory('pg_wal', 0o750)
     expect((await lstat(join(path, '..', 'victim'))).uid).toBe(0)
-    await rm(join(path, 'pg_wal'))
+    expect(await lstat(join(path, 'pg_wal'))).toMatchObject({ uid: 0, mode: 0o40700 })
 
-    await target.makeFile('server.key', 0o400, 10)
-    expect((await lstat(join(path, 'server.key'))).mode & 0o777).toBe(0o600)
-    await target.sync('server.key')
-    await target.complete({})
+    await target.writeFile('server.key', Buffer.from('key'), 0o400)
+    await target.syncDirectories()
+    await target.complete('now')
     expect(await lstat(path)).toMatchObject({ uid: 65_534 })
+    expect(await lstat(join(path, 'pg_wal'))).toMatchObject({ uid: 65_534, mode: 0o40750 })
     expect(await lstat(join(path, 'server.key'))).toMatchObject({ uid: 65_534, mode: 0o100400 })
     await rm(join(path, '..'), { recursive: true })
   },

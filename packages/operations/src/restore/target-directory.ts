@@ -1,9 +1,9 @@
 /**
- * The directory a cluster is restored into.
+ * The directory a cluster is restored into, and those of its tablespaces.
  *
- * A fence file, made with O_EXCL, keeps a second restore out and says that the directory is not complete. pg_control comes
- * last and under a temporary name: until then PostgreSQL refuses to start here. A restore that fails takes away what it made,
- * so that the next one finds the directory empty again; only a killed one leaves the fence.
+ * States: *claimed* (a fence file says 'incomplete', the lock is held) → *complete* (the fence says so; the server may start) or *kept*
+ * (given up; the fence says 'incomplete', and another restore may take it up) or *discarded* (as it was before). pg_control comes last and
+ * under another name until then: a directory that is not complete does not start. As root all of it is root's until it is left.
  */
 import { constants } from 'node:fs'
 import {
@@ -17,150 +17,131 @@ import {
   readdir,
   rename,
   rm,
-  rmdir,
-  statfs,
+  symlink,
 } from 'node:fs/promises'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
+import { type Owner, type TargetFacts, type TargetMode, inspectTarget } from './target-facts.ts'
+import { LOCK_FILE, acquireLock, releaseLock } from './target-lock.ts'
+import { FENCE, type TargetMarker } from './target-marker.ts'
+import { type TargetPaths, absolutePath, pathBytes } from './target-paths.ts'
+import { TargetRoot } from './target-root.ts'
 
-export const FENCE = 'tidemark_restore.json'
+export type { Owner } from './target-facts.ts'
+export { FENCE } from './target-marker.ts'
 
-export interface Owner {
-  readonly uid: number
-  readonly gid: number
-}
+export const CONTROL_FILE = 'global/pg_control'
+export const CONTROL_FILE_WAITING = 'global/pg_control.tidemark'
 
-export interface TargetFacts {
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+
+export interface TargetTablespace {
+  readonly oid: string
+  /** Absolute; where its files go. */
+  readonly path: string
   readonly exists: boolean
-  readonly freeBytes: number
-  /** Whom the files must belong to; undefined where this process makes them its own. */
+  /** Linked from pg_tblspc; else it is an empty directory that the server will want as it recovers. */
+  readonly linked: boolean
+}
+
+export interface ClaimOptions {
   readonly owner: Owner | undefined
-}
-
-/**
- * Looks, changes nothing.
- *
- * @param owner asked for by name; else, as root, the owner of the directory (or of its parent where it is to be made).
- * @throws {TargetNotEmptyError} @throws {TargetUnusableError}
- */
-export async function inspectTarget(directory: string, owner: Owner | undefined): Promise<TargetFacts> {
-  const parent = dirname(directory)
-  const target = await lstat(directory).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw new TargetUnusableError(
-      directory,
-      String(error.code),
-      'check the path and the rights of the folders above it',
-      error,
-    )
-  })
-  if (target === undefined) {
-    const above = await lstat(parent).catch((error: unknown) => {
-      throw new TargetUnusableError(directory, `${parent} does not exist`, 'make the folder above it first', error)
-    })
-    if (!above.isDirectory() && !above.isSymbolicLink())
-      throw new TargetUnusableError(directory, `${parent} is no directory`, 'name another path')
-    return { exists: false, freeBytes: await freeBytes(parent), owner: ownerFor(directory, above, owner) }
-  }
-  if (!target.isDirectory()) throw new TargetNotEmptyError(directory, 'a file or link of that name')
-  const [first] = await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    throw new TargetUnusableError(
-      directory,
-      String(error.code),
-      'run the restore as the user who owns it, or as root',
-      error,
-    )
-  })
-  if (first !== undefined) throw new TargetNotEmptyError(directory, first)
-  return { exists: true, freeBytes: await freeBytes(directory), owner: ownerFor(directory, target, owner) }
-}
-
-async function freeBytes(directory: string): Promise<number> {
-  const { bavail, bsize } = await statfs(directory)
-  return bavail * bsize
-}
-
-function ownerFor(directory: string, found: { uid: number; gid: number }, asked: Owner | undefined): Owner | undefined {
-  if (process.getuid?.() !== 0) return undefined
-  const owner = asked ?? { uid: found.uid, gid: found.gid }
-  if (owner.uid === 0) {
-    throw new TargetUnusableError(
-      directory,
-      'it would belong to root, and PostgreSQL does not run as root',
-      "make the directory and give it to the server's user first (install -d -o postgres -g postgres -m 700 …), or pass --owner",
-    )
-  }
-  return owner
+  readonly mode: TargetMode
+  readonly tablespaces: readonly TargetTablespace[]
+  readonly fence: Omit<TargetMarker, 'state' | 'tablespaces' | 'owner'>
 }
 
 export class TargetDirectory {
   readonly path: string
   readonly owner: Owner | undefined
-  readonly #existed: boolean
-  readonly #directories: string[] = []
-  /** Modes that keep even the owner from writing; set once the contents are there. */
-  readonly #finalModes = new Map<string, number>()
-  /** As root: the directory itself, so that nobody who may rename what lies above it can lead us elsewhere. */
-  #handle: FileHandle | undefined
+  readonly #root: TargetRoot
+  readonly #fence: Omit<TargetMarker, 'state'>
+  readonly #tablespaces: { readonly oid: string; readonly root: TargetRoot; readonly linked: boolean }[] = []
+  readonly #directories: { readonly relative: string; readonly mode: number }[] = []
 
-  private constructor(path: string, facts: TargetFacts) {
-    this.path = path
-    this.owner = facts.owner
-    this.#existed = facts.exists
+  private constructor(root: TargetRoot, fence: Omit<TargetMarker, 'state'>) {
+    this.path = root.path
+    this.owner = root.owner
+    this.#root = root
+    this.#fence = fence
   }
 
   /**
-   * Makes the directory where needed and fences it.
+   * Makes the directories where needed, fences and locks them.
    *
-   * As root, it stays root's alone until it is complete: a restore must not follow links that its future owner plants in it.
-   *
-   * @throws {TargetNotEmptyError} another restore was first. @throws {TargetUnusableError}
+   * @throws {TargetNotEmptyError} another restore was first. @throws {TargetUnusableError} @throws {TargetInUseError} @throws {TargetNotResumableError}
    */
-  static async claim(path: string, owner: Owner | undefined, fence: object): Promise<TargetDirectory> {
-    const facts = await inspectTarget(path, owner)
-    const target = new TargetDirectory(path, facts)
-    if (!facts.exists) await mkdir(path, { mode: 0o700 })
-    await target.#takeOver()
-    const handle = await open(target.#join(FENCE), 'wx', 0o600).catch(async (error: NodeJS.ErrnoException) => {
-      await target.#giveBack()
-      if (error.code === 'EEXIST') throw new TargetNotEmptyError(path, FENCE)
-      throw new TargetUnusableError(path, String(error.code), 'check its rights', error)
+  static async claim(path: string, options: ClaimOptions): Promise<TargetDirectory> {
+    const { owner, mode, fence } = options
+    const facts = await inspectTarget(path, owner, mode)
+    const root = await TargetRoot.take(path, facts.owner, facts.exists)
+    const tablespaces = Object.fromEntries(options.tablespaces.map((tablespace) => [tablespace.oid, tablespace.path]))
+    const target = new TargetDirectory(root, {
+      ...fence,
+      tablespaces,
+      ...(facts.owner === undefined ? {} : { owner: facts.owner }),
     })
-    await using fenceFile = handle
-    await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...fence })}\n`)
-    await fenceFile.sync()
-    // Somebody may have put something there between the look and the fence.
-    const found = (await readdir(target.#base)).find((name) => name !== FENCE)
-    if (found !== undefined) {
-      await rm(target.#join(FENCE))
-      await target.#giveBack()
-      throw new TargetNotEmptyError(path, found)
+    try {
+      if (mode === 'new') await target.#fenceNew(facts)
+      else await target.#takeUp()
+    } catch (error) {
+      await root.giveBack()
+      throw error
+    }
+    try {
+      for (const tablespace of options.tablespaces) {
+        const taken = await TargetRoot.take(tablespace.path, facts.owner, tablespace.exists)
+        target.#tablespaces.push({ oid: tablespace.oid, root: taken, linked: tablespace.linked })
+      }
+    } catch (error) {
+      await (mode === 'new' ? target.discard() : target.keep())
+      throw error
     }
     return target
   }
 
+  get paths(): TargetPaths {
+    return {
+      base: latin1(this.#root.base),
+      tablespaces: Object.fromEntries(this.#tablespaces.map(({ oid, root }) => [oid, latin1(root.base)])),
+    }
+  }
+
+  /** How this process reaches a name of its own in the data directory. */
+  join(name: string): string {
+    return `${this.#root.base}/${name}`
+  }
+
   /** @param relative one character per byte, as in the file list. */
   absolute(relative: string): string {
-    return `${Buffer.from(this.#base).toString('latin1')}/${relative}`
+    return absolutePath(this.paths, relative)
   }
 
+  /** A directory that may be there already; anything else of its name goes. As root it stays root's until the contents are there. */
   async makeDirectory(relative: string, mode: number): Promise<void> {
-    const path = Buffer.from(this.absolute(relative), 'latin1')
+    const path = pathBytes(this.absolute(relative))
     await this.#guard(relative, async () => {
-      await mkdir(path)
-      await chmod(path, mode | 0o700)
-      if (this.owner !== undefined) await lchown(path, this.owner.uid, this.owner.gid)
+      const found = await lstat(path).catch(() => undefined)
+      if (found?.isDirectory() !== true) {
+        if (found !== undefined) await rm(path, { recursive: true, force: true })
+        await mkdir(path)
+      }
+      await chmod(path, 0o700)
     })
-    this.#directories.push(relative)
+    this.#directories.push({ relative, mode: mode | 0o700 })
   }
 
-  /** An empty file of the given size: what no extent covers reads as zeros. */
-  async makeFile(relative: string, mode: number, size: number): Promise<void> {
-    await this.#guard(relative, async () => {
-      await using handle = await this.#create(relative, mode | 0o600)
-      if (size > 0) await handle.truncate(size)
-    })
-    if ((mode & 0o600) !== 0o600) this.#finalModes.set(relative, mode)
+  /** Links the tablespaces that lie elsewhere, as the server does; pg_tblspc is there. */
+  async linkTablespaces(): Promise<void> {
+    for (const { oid, root, linked } of this.#tablespaces) {
+      if (!linked) continue
+      const link = `${this.#root.base}/pg_tblspc/${oid}`
+      await this.#guard(`pg_tblspc/${oid}`, async () => {
+        await rm(link, { force: true, recursive: true })
+        await symlink(root.path, link)
+        if (this.owner !== undefined) await lchown(link, this.owner.uid, this.owner.gid)
+      })
+    }
   }
 
   async writeFile(relative: string, bytes: Uint8Array, mode = 0o600): Promise<void> {
@@ -171,107 +152,128 @@ export class TargetDirectory {
     })
   }
 
-  async sync(relative: string): Promise<void> {
-    await this.#guard(relative, async () => {
-      await using handle = await open(
-        Buffer.from(this.absolute(relative), 'latin1'),
-        constants.O_RDONLY | constants.O_NOFOLLOW,
-      )
-      const mode = this.#finalModes.get(relative)
-      if (mode !== undefined) await handle.chmod(mode)
-      await handle.sync()
-    })
-  }
-
+  /** Directories get their owner and mode, the inner ones first: who owns one can lead us elsewhere from then on. */
   async syncDirectories(): Promise<void> {
-    for (const relative of this.#directories.toReversed()) await this.sync(relative)
-    await this.#syncRoot()
+    for (const { relative, mode } of this.#directories.toReversed()) await this.#handOver(relative, mode)
+    for (const { root } of this.#tablespaces) await root.sync()
+    await this.#root.sync()
   }
 
   /** Moves a finished file to the name that counts. */
   async promote(from: string, to: string): Promise<void> {
     await this.#guard(to, async () => {
-      await rename(Buffer.from(this.absolute(from), 'latin1'), Buffer.from(this.absolute(to), 'latin1'))
-      if (to.includes('/')) await this.sync(dirname(to))
-      else await this.#syncRoot()
+      await rename(pathBytes(this.absolute(from)), pathBytes(this.absolute(to)))
+      if (to.includes('/')) await this.#syncDirectory(dirname(to))
+      else await this.#root.sync()
     })
   }
 
   /** Replaces the fence: from now on the directory is whole. It says who made it and from what. */
-  async complete(report: object): Promise<void> {
-    const temporary = `${FENCE}.tmp`
-    await this.writeFile(temporary, Buffer.from(`${JSON.stringify({ state: 'complete', ...report })}\n`))
-    await rename(this.#join(temporary), this.#join(FENCE))
-    await this.#syncRoot()
-    await this.#giveBack()
+  async complete(finishedAt: string): Promise<void> {
+    for (const { root } of this.#tablespaces) await root.giveBack()
+    await this.#writeFence({ state: 'complete', ...this.#fence, finishedAt })
+    await releaseLock(this.#root.base)
+    await this.#root.giveBack()
   }
 
   /** The bytes of a file that this restore has written. */
   async readFile(relative: string): Promise<Buffer> {
-    return readFile(Buffer.from(this.absolute(relative), 'latin1'))
+    return readFile(pathBytes(this.absolute(relative)))
   }
 
-  /** Takes away everything this restore made: the directory was empty, or was not there. pg_control goes first: no half starts. */
+  /** Leaves what is there for a restore that takes it up again. pg_control waits under its other name: nothing starts here. */
+  async keep(): Promise<void> {
+    await this.#hideControlFile()
+    for (const { relative, mode } of this.#directories.toReversed())
+      await this.#handOver(relative, mode).catch(() => {})
+    for (const { root } of this.#tablespaces) await root.giveBack()
+    await releaseLock(this.#root.base)
+    await this.#root.giveBack()
+  }
+
+  /** Takes away everything: the directory was empty, or was not there. pg_control goes first: no half starts. */
   async discard(): Promise<void> {
-    await rm(this.#join('global/pg_control'), { force: true })
-    for (const name of await readdir(this.#base)) {
-      if (name !== FENCE) await rm(this.#join(name), { recursive: true, force: true })
+    await rm(this.join(CONTROL_FILE), { force: true })
+    for (const { root } of this.#tablespaces) {
+      await root.clear('')
+      await root.remove()
     }
-    await rm(this.#join(FENCE), { force: true })
-    await this.#giveBack()
-    if (!this.#existed) await rmdir(this.path)
+    await this.#root.clear(FENCE)
+    await rm(this.join(FENCE), { force: true })
+    await this.#root.remove()
   }
 
-  get #base(): string {
-    return this.#handle === undefined ? this.path : `/proc/self/fd/${this.#handle.fd}`
-  }
-
-  #join(name: string): string {
-    return `${this.#base}/${name}`
-  }
-
-  async #takeOver(): Promise<void> {
-    if (this.owner === undefined) return
-    const handle = await open(this.path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  async #fenceNew(facts: TargetFacts): Promise<void> {
+    const handle = await open(this.join(FENCE), 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
+      if (error.code === 'EEXIST') throw new TargetNotEmptyError(this.path, FENCE)
+      throw new TargetUnusableError(this.path, String(error.code), 'check its rights', error)
+    })
+    await using fenceFile = handle
+    await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...this.#fence })}\n`)
+    await fenceFile.sync()
+    // Somebody may have put something there between the look and the fence.
+    const found = (await readdir(this.#root.base)).find((name) => name !== FENCE)
+    if (found !== undefined) {
+      await rm(this.join(FENCE))
+      throw new TargetNotEmptyError(this.path, found)
+    }
     try {
-      await handle.chown(0, 0)
-      await handle.chmod(0o700)
+      await acquireLock(this.#root.base, this.path)
     } catch (error) {
-      await handle.close()
-      throw new TargetUnusableError(
-        this.path,
-        'its owner cannot be set',
-        'check the file system and the rights of this process',
-        error,
-      )
+      await rm(this.join(FENCE))
+      throw error
     }
-    this.#handle = handle
+    if (!facts.exists) await this.#root.sync()
   }
 
-  /** The directory itself is given away last; what lies in it has its owner already. */
-  async #giveBack(): Promise<void> {
-    const handle = this.#handle
-    this.#handle = undefined
-    if (handle === undefined || this.owner === undefined) return
+  /** The lock first: from then on no server and no other restore is in it. Then nothing starts here any more, and only then does the fence say so. */
+  async #takeUp(): Promise<void> {
+    await acquireLock(this.#root.base, this.path)
     try {
-      await handle.chown(this.owner.uid, this.owner.gid)
-      await handle.sync()
-    } finally {
-      await handle.close()
+      await this.#hideControlFile()
+      await this.#writeFence({ state: 'incomplete', ...this.#fence })
+    } catch (error) {
+      await releaseLock(this.#root.base)
+      throw new TargetWriteError(this.path, error)
     }
   }
 
-  async #syncRoot(): Promise<void> {
-    await using root = await open(this.#base, 'r')
-    await root.sync()
-    await using parent = await open(dirname(this.path), 'r').catch(() => undefined)
-    // A parent that may not be read may not be synced either; its entry is then the file system's promise.
-    await parent?.sync().catch(() => {})
+  async #hideControlFile(): Promise<void> {
+    // A link in its place would have us rename somebody else's; whoever planted it cannot change it any more.
+    const found = await lstat(this.join('global')).catch(() => undefined)
+    if (found?.isDirectory() !== true) return
+    await rename(this.join(CONTROL_FILE), this.join(CONTROL_FILE_WAITING)).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'ENOENT') throw error
+    })
+    await using folder = await open(this.join('global'), 'r').catch(() => undefined)
+    await folder?.sync()
+  }
+
+  async #writeFence(marker: TargetMarker): Promise<void> {
+    const temporary = `${FENCE}.tmp`
+    await rm(this.join(temporary), { force: true })
+    await this.writeFile(temporary, Buffer.from(`${JSON.stringify(marker)}\n`))
+    await rename(this.join(temporary), this.join(FENCE))
+    await this.#root.sync()
+  }
+
+  async #handOver(relative: string, mode: number): Promise<void> {
+    await this.#guard(relative, async () => {
+      await using handle = await open(pathBytes(this.absolute(relative)), DIRECTORY)
+      if (this.owner !== undefined) await handle.chown(this.owner.uid, this.owner.gid)
+      await handle.chmod(mode)
+      await handle.sync()
+    })
+  }
+
+  async #syncDirectory(relative: string): Promise<void> {
+    await using handle = await open(pathBytes(this.absolute(relative)), DIRECTORY)
+    await handle.sync()
   }
 
   async #create(relative: string, mode: number): Promise<FileHandle> {
     const flags = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW
-    const handle = await open(Buffer.from(this.absolute(relative), 'latin1'), flags, mode)
+    const handle = await open(pathBytes(this.absolute(relative)), flags, mode)
     try {
       await handle.chmod(mode)
       if (this.owner !== undefined) await handle.chown(this.owner.uid, this.owner.gid)
@@ -287,7 +289,14 @@ export class TargetDirectory {
       return await action()
     } catch (cause) {
       if (cause instanceof TargetWriteError) throw cause
-      throw new TargetWriteError(join(this.path, basename(relative) === '.' ? '' : relative), cause)
+      throw new TargetWriteError(join(this.path, relative), cause)
     }
   }
 }
+
+function latin1(path: string): string {
+  return Buffer.from(path).toString('latin1')
+}
+
+/** Names in the data directory that are this restore's own while it runs. */
+export const OF_THE_RESTORE: ReadonlySet<string> = new Set([FENCE, `${FENCE}.tmp`, LOCK_FILE])

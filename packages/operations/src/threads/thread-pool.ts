@@ -27,7 +27,11 @@ export class ThreadPool<Request, Reply> implements AsyncDisposable {
     this.size = size
     this.#outstanding = Array.from({ length: size }, () => 0)
     this.#workers = Array.from({ length: size }, () => {
-      const worker = new Worker(module, { workerData: { tidemark: 'thread', data } })
+      const worker = new Worker(module, {
+        workerData: { tidemark: 'thread', data },
+        // Large buffers lie outside of it; what is young and small need not have 48 MiB a thread to die in.
+        resourceLimits: { maxYoungGenerationSizeMb: 8 },
+      })
       worker.on('message', (answer: ThreadAnswer) => this.#receive(answer))
       worker.on('error', (error) => this.#fail(error))
       worker.on('exit', (code) => {

@@ -1,15 +1,21 @@
-/** Holds every file of a backup against the manifest that PostgreSQL sent with it. */
+/**
+ * Holds every file of a backup against the manifest that PostgreSQL sent with it.
+ *
+ * Digests of files and the manifest's own meet in a temporary file: neither side is held, however many files there are.
+ */
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { ManifestParser } from '@tidemark/postgres'
 import type { Keyring } from '@tidemark/crypto'
 import { type Logger, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
 import { type CommitRecord, type FileEntry, type PackTable, type Repository, readFileList } from '@tidemark/repository'
+import { SpooledJoin } from '../spool/spooled-join.ts'
 import { FileHash } from './file-hash.ts'
 import { FrameSource } from './frame-source.ts'
 
 const MANIFEST = 'backup_manifest'
 const FRAMES_AHEAD = 6
-/** Sent with the backup but left out of PostgreSQL's manifest. */
-const NOT_IN_MANIFEST = new Set([MANIFEST])
 
 export interface VerifyFilesDeps {
   readonly keyring: Keyring
@@ -32,9 +38,13 @@ export async function verifyFiles(
   report: (problem: string) => void,
 ): Promise<number> {
   await using frames = new FrameSource(repository, record, table, deps)
-  const found = new Map<string, { size: number; sha256: string }>()
-  const manifest = new ManifestCheck(found, report)
+  const folder = await mkdtemp(join(tmpdir(), 'tidemark-verify-'))
+  await using stack = new AsyncDisposableStack()
+  stack.defer(() => rm(folder, { recursive: true, force: true }))
+  const comparison = stack.use(new SpooledJoin(join(folder, 'files')))
+  const manifest = new ManifestSide(comparison)
   let bytesDone = 0
+  let files = 0
   for await (const { entry, pieces } of filesAhead(repository, record, table, frames, deps)) {
     throwIfAborted(deps.signal, 'the verification')
     const hash = new FileHash()
@@ -44,20 +54,24 @@ export async function verifyFiles(
       if (piece.length !== extent.length)
         report(`${entry.path}: frame ${extent.frame} is shorter than the file list says`)
       hash.add(extent.fileOffset, piece)
-      if (entry.path === MANIFEST) manifest.write(piece)
+      if (entry.path === MANIFEST) await manifest.write(piece)
       bytesDone += piece.length
     }
-    found.set(entry.path, { size: entry.size, sha256: hash.end(entry.size) })
+    files += 1
+    const sha256 = hash.end(entry.size)
+    // The manifest does not speak of itself.
+    if (entry.path !== MANIFEST) await comparison.add('left', entry.path, `${entry.size} SHA256 ${sha256}`)
     deps.progress({
       phase: `contents of ${repository.name}`,
       bytesDone,
       bytesTotal: record.totals.bytes,
-      files: found.size,
+      files,
     })
   }
-  manifest.end()
+  await manifest.end()
   await frames.finish()
-  return found.size
+  for await (const { key, left, right } of comparison.differences()) report(describe(key, left, right))
+  return files
 }
 
 interface FileAhead {
@@ -83,40 +97,42 @@ async function* filesAhead(
   }
 }
 
-class ManifestCheck {
+/** What the manifest says of each file, as it comes by. */
+class ManifestSide {
+  readonly #comparison: SpooledJoin
   readonly #parser: ManifestParser
-  readonly #report: (problem: string) => void
-  readonly #found: ReadonlyMap<string, { size: number; sha256: string }>
-  readonly #listed = new Set<string>()
+  #parsed: [path: string, facts: string][] = []
 
-  constructor(found: ReadonlyMap<string, { size: number; sha256: string }>, report: (problem: string) => void) {
-    this.#found = found
-    this.#report = report
-    this.#parser = new ManifestParser((file) => {
-      const path = (file.pathBytes ?? Buffer.from(file.path)).toString('latin1')
-      this.#listed.add(path)
-      this.#compare(path, file.size, file.checksumAlgorithm, file.checksum)
+  constructor(comparison: SpooledJoin) {
+    this.#comparison = comparison
+    this.#parser = new ManifestParser(({ pathBytes, path, size, checksumAlgorithm, checksum }) => {
+      const bytes = (pathBytes ?? Buffer.from(path)).toString('latin1')
+      this.#parsed.push([bytes, `${size} ${checksumAlgorithm ?? 'none'} ${checksum ?? ''}`])
     })
   }
 
-  /** The manifest is the last file: everything it speaks of has been hashed. */
-  write(piece: Uint8Array): void {
+  async write(piece: Uint8Array): Promise<void> {
     this.#parser.write(Buffer.from(piece.buffer, piece.byteOffset, piece.byteLength))
+    await this.#takeParsed()
   }
 
-  end(): void {
+  async end(): Promise<void> {
     this.#parser.end()
-    for (const path of this.#found.keys()) {
-      if (!this.#listed.has(path) && !NOT_IN_MANIFEST.has(path))
-        this.#report(`${path} is in the backup but not in PostgreSQL's manifest`)
-    }
+    await this.#takeParsed()
   }
 
-  #compare(path: string, size: number, algorithm: string | undefined, checksum: string | undefined): void {
-    const file = this.#found.get(path)
-    if (file === undefined) return this.#report(`${path} is in PostgreSQL's manifest but not in the backup`)
-    if (file.size !== size) return this.#report(`${path} has ${file.size} bytes, PostgreSQL's manifest says ${size}`)
-    if (algorithm !== 'SHA256') return this.#report(`${path} has no SHA-256 in PostgreSQL's manifest`)
-    if (file.sha256 !== checksum) this.#report(`${path} does not have the SHA-256 of PostgreSQL's manifest`)
+  async #takeParsed(): Promise<void> {
+    for (const [path, facts] of this.#parsed) await this.#comparison.add('right', path, facts)
+    this.#parsed = []
   }
+}
+
+function describe(path: string, found: string | undefined, listed: string | undefined): string {
+  if (found === undefined) return `${path} is in PostgreSQL's manifest but not in the backup`
+  if (listed === undefined) return `${path} is in the backup but not in PostgreSQL's manifest`
+  const [size] = found.split(' ')
+  const [listedSize, algorithm] = listed.split(' ')
+  if (size !== listedSize) return `${path} has ${size} bytes, PostgreSQL's manifest says ${listedSize}`
+  if (algorithm !== 'SHA256') return `${path} has no SHA-256 in PostgreSQL's manifest`
+  return `${path} does not have the SHA-256 of PostgreSQL's manifest`
 }

@@ -57,6 +57,13 @@ export class PackList implements Iterable<PackEntry> {
     return { own, shared }
   }
 
+  /** The first of the largest packs; undefined where there is none. */
+  get largest(): PackEntry | undefined {
+    let found = 0
+    for (let i = 1; i < this.length; i += 1) if (this.bytesOf(i) > this.bytesOf(found)) found = i
+    return this.at(found)
+  }
+
   /** The entry of number `i`, from 0; undefined beyond the end, as an array has it. @throws {RangeError} it was reserved and never set. */
   at(i: number): PackEntry | undefined {
     return i >= 0 && i < this.length ? this.#entry(i) : undefined

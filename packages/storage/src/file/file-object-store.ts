@@ -12,7 +12,7 @@ import { pathToFileURL } from 'node:url'
 import { MiB, OperationalError, randomId, systemClock, throwIfAborted } from '@tidemark/kernel'
 import type { Clock, Logger } from '@tidemark/kernel'
 import { withDeadline } from '../deadline.ts'
-import { ObjectNotFoundError } from '../errors.ts'
+import { ObjectNotFoundError, ObjectTooLargeError } from '../errors.ts'
 import { checkFolder, checkObjectName, checkPrefix } from '../object-name.ts'
 import type {
   GetOptions,
@@ -23,6 +23,7 @@ import type {
   PutOptions,
   StoreCapabilities,
 } from '../object-store.ts'
+import { bufferFor, getBound } from '../object-store.ts'
 import { DurableFolders, syncFolder } from './durable-folder.ts'
 import { TempFiles } from './temp-files.ts'
 import { errnoOf, translateFileError } from './translate-file-error.ts'
@@ -104,11 +105,13 @@ export class FileObjectStore implements ObjectStore {
       await using file = await this.#openFile(name)
       const { size } = await file.stat()
       const offset = Math.min(options.range?.offset ?? 0, size)
-      const result = Buffer.allocUnsafe(Math.min(options.range?.length ?? size, size - offset))
+      const length = Math.min(options.range?.length ?? size, size - offset)
+      if (length > getBound(options)) throw new ObjectTooLargeError(name, this.url, length, getBound(options))
+      const result = bufferFor(length, options.into)
       for (let filled = 0; filled < result.length;) {
         throwIfAborted(signal, `reading ${name}`)
-        const length = Math.min(4 * MiB, result.length - filled)
-        const { bytesRead } = await file.read(result, filled, length, offset + filled)
+        const step = Math.min(4 * MiB, result.length - filled)
+        const { bytesRead } = await file.read(result, filled, step, offset + filled)
         if (bytesRead === 0) throw Object.assign(new Error(`${name} shrank while it was read`), { code: 'EIO' })
         filled += bytesRead
       }

@@ -8,7 +8,7 @@ import { hash } from 'node:crypto'
 import { throwIfAborted, type Clock } from '@tidemark/kernel'
 import { systemClock } from '@tidemark/kernel'
 import { withDeadline } from '../deadline.ts'
-import { ChecksumRefusedError, ObjectNotFoundError } from '../errors.ts'
+import { ChecksumRefusedError, ObjectNotFoundError, ObjectTooLargeError } from '../errors.ts'
 import { checkFolder, checkObjectName, checkPrefix } from '../object-name.ts'
 import type {
   GetOptions,
@@ -19,6 +19,7 @@ import type {
   PutOptions,
   StoreCapabilities,
 } from '../object-store.ts'
+import { bufferFor, getBound } from '../object-store.ts'
 import { Faults, type StoreMethod } from './faults.ts'
 
 export interface MemoryObjectStoreOptions {
@@ -83,7 +84,12 @@ export class MemoryObjectStore implements ObjectStore {
       const stored = this.#objects.get(name)
       if (stored === undefined) throw new ObjectNotFoundError(name, this.url)
       const { offset, length } = options.range ?? { offset: 0, length: stored.bytes.length }
-      return Buffer.from(stored.bytes.subarray(offset, offset + length))
+      const found = stored.bytes.subarray(offset, offset + length)
+      if (found.length > getBound(options))
+        throw new ObjectTooLargeError(name, this.url, found.length, getBound(options))
+      const result = bufferFor(found.length, options.into)
+      result.set(found)
+      return result
     })
   }
 

@@ -1,26 +1,41 @@
 import type { Readable } from 'node:stream'
+import { bufferFor } from '../object-store.ts'
 
 /** The connection gave fewer or more bytes than it announced. Carries an errno so that it counts as a cut connection. */
 class BodyLengthError extends Error {
   readonly code = 'ECONNRESET'
 }
 
-/**
- * All of a response body, into one buffer of the announced length.
- *
- * @param length Content-Length; undefined for a chunked body, whose end the HTTP parser checks.
- */
-export async function readBody(body: Readable, length: number | undefined, signal: AbortSignal): Promise<Buffer> {
+export interface BodyBounds {
+  /** Content-Length; undefined for a chunked body, whose end the HTTP parser checks. */
+  readonly length: number | undefined
+  readonly maxBytes: number
+  readonly into: Uint8Array | undefined
+  readonly tooLarge: (bytes: number) => Error
+}
+
+/** All of a response body, into one buffer: that of the caller, or one of the announced length. */
+export async function readBody(body: Readable, bounds: BodyBounds, signal: AbortSignal): Promise<Buffer> {
+  const { length, maxBytes, into, tooLarge } = bounds
   const stop = (): void => void body.destroy(new Error('withdrawn'))
   if (signal.aborted) stop()
   signal.addEventListener('abort', stop, { once: true })
   try {
     if (length === undefined) {
       const chunks: Buffer[] = []
-      for await (const chunk of body) chunks.push(chunk as Buffer)
-      return Buffer.concat(chunks)
+      let bytes = 0
+      for await (const chunk of body as AsyncIterable<Buffer>) {
+        bytes += chunk.length
+        if (bytes > maxBytes) throw tooLarge(bytes)
+        chunks.push(chunk)
+      }
+      if (into === undefined) return Buffer.concat(chunks)
+      const result = bufferFor(bytes, into)
+      let filled = 0
+      for (const chunk of chunks) filled += chunk.copy(result, filled)
+      return result
     }
-    const result = Buffer.allocUnsafe(length)
+    const result = bufferFor(length, into)
     let filled = 0
     for await (const chunk of body as AsyncIterable<Buffer>) {
       if (filled + chunk.length > length) throw new BodyLengthError(`more than the announced ${length} bytes`)

@@ -21,7 +21,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { silentLogger, systemClock, type Clock, type Logger } from '@tidemark/kernel'
 import { withDeadline } from '../deadline.ts'
-import { ObjectNotFoundError, StoreMissingError, StoreUnavailableError } from '../errors.ts'
+import { ObjectNotFoundError, ObjectTooLargeError, StoreMissingError, StoreUnavailableError } from '../errors.ts'
 import { checkFolder, checkObjectName, checkPrefix, isObjectName } from '../object-name.ts'
 import type {
   GetOptions,
@@ -32,6 +32,7 @@ import type {
   PutOptions,
   StoreCapabilities,
 } from '../object-store.ts'
+import { bufferFor, getBound } from '../object-store.ts'
 import { DEFAULT_RETRY, Retry } from '../retry.ts'
 import { probeS3 } from './probe-s3.ts'
 import { readBody } from './read-body.ts'
@@ -254,7 +255,9 @@ export class S3ObjectStore implements ObjectStore {
     })
   }
 
-  async #getOnce(name: ObjectName, { signal, range }: GetOptions): Promise<Buffer> {
+  async #getOnce(name: ObjectName, options: GetOptions): Promise<Buffer> {
+    const { signal, range } = options
+    const maxBytes = getBound(options)
     const what = `reading ${name}`
     const Range = range && `bytes=${range.offset}-${range.offset + range.length - 1}`
     const answer = await this.#attempt(what, name, 0, signal, async (abortSignal) => {
@@ -267,12 +270,24 @@ export class S3ObjectStore implements ObjectStore {
     })
     if (answer === undefined) return Buffer.alloc(0)
     const length = answer.ContentLength
+    const body = answer.Body as Readable
+    const tooLarge = (found: number): ObjectTooLargeError => new ObjectTooLargeError(name, this.url, found, maxBytes)
+    if (length !== undefined && length > maxBytes) {
+      body.destroy()
+      throw tooLarge(length)
+    }
     const bytes = await this.#attempt(what, name, length ?? range?.length ?? 0, signal, (abortSignal) =>
-      readBody(answer.Body as Readable, length, abortSignal),
+      readBody(body, { length, maxBytes, into: options.into, tooLarge }, abortSignal),
     )
     if (range === undefined) return bytes
     const span = /^bytes (\d+)-(\d+)\/(\d+)$/.exec(answer.ContentRange ?? '')
-    if (span === null) return bytes.subarray(range.offset, range.offset + range.length) // the store sent all of it
+    if (span === null) {
+      // The store sent all of it.
+      const part = bytes.subarray(range.offset, range.offset + range.length)
+      if (options.into === undefined) return part
+      options.into.set(part)
+      return bufferFor(part.length, options.into)
+    }
     const [start = 0, , total = 0] = span.slice(1).map(Number)
     if (start === range.offset && bytes.length === Math.min(range.length, total - start)) return bytes
     throw new StoreUnavailableError(what, this.url, {

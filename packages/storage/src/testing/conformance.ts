@@ -7,7 +7,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { AbortedError, MiB, OperationalError } from '@tidemark/kernel'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { ChecksumRefusedError, InvalidObjectNameError, ObjectNotFoundError } from '../errors.ts'
+import { ChecksumRefusedError, InvalidObjectNameError, ObjectNotFoundError, ObjectTooLargeError } from '../errors.ts'
 import type { ObjectEntry, ObjectStore, StoreCapabilities } from '../object-store.ts'
 import { collect } from './collect.ts'
 
@@ -156,6 +156,31 @@ export function describeObjectStore(driver: string, makeStore: () => Promise<Sto
         const range = { offset, length }
         expect(await store.get(name, { signal, range })).toEqual(bytes.subarray(offset, offset + length))
       }
+    })
+
+    test('more bytes than the reader allows are refused, and as many as it allows are given', async () => {
+      const name = `${folder()}bounded`
+      const bytes = randomBytes(100)
+      await store.put(name, bytes, { signal })
+      await expect(store.get(name, { signal, maxBytes: 99 })).rejects.toThrow(ObjectTooLargeError)
+      await expect(store.get(name, { signal, into: Buffer.alloc(99) })).rejects.toThrow(ObjectTooLargeError)
+      expect(await store.get(name, { signal, maxBytes: 100 })).toEqual(bytes)
+      const range = { offset: 90, length: 50 }
+      expect(await store.get(name, { signal, range, maxBytes: 10 })).toEqual(bytes.subarray(90))
+      await expect(store.get(name, { signal, range, maxBytes: 9 })).rejects.toThrow(ObjectTooLargeError)
+    })
+
+    test("bytes go into the reader's own buffer where it has one, and nowhere else in it", async () => {
+      const name = `${folder()}into`
+      const bytes = randomBytes(100)
+      await store.put(name, bytes, { signal })
+      const whole = Buffer.alloc(200, 7)
+      const into = whole.subarray(20, 180)
+      const got = await store.get(name, { signal, into })
+      expect(got).toEqual(bytes)
+      expect([got.buffer === whole.buffer, got.byteOffset - whole.byteOffset]).toEqual([true, 20])
+      expect(whole).toEqual(Buffer.concat([Buffer.alloc(20, 7), bytes, Buffer.alloc(80, 7)]))
+      expect(await store.get(name, { signal, into, range: { offset: 50, length: 10 } })).toEqual(bytes.subarray(50, 60))
     })
 
     test('an unknown object is not found by get and undefined for stat', async () => {

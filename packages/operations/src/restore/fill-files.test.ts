@@ -1,0 +1,33 @@
+import * as fc from 'fast-check'
+import { expect, test } from 'vitest'
+import { partsOf } from './fill-files.ts'
+
+test('every wanted frame is in exactly one part, which holds all of it, and no part is larger than a buffer', () => {
+  const frames = fc.array(
+    fc.record({ bytes: fc.integer({ min: 1, max: 100 }), gap: fc.nat({ max: 60 }), wanted: fc.boolean() }),
+    { maxLength: 100 },
+  )
+  fc.assert(
+    fc.property(frames, fc.integer({ min: 100, max: 500 }), fc.nat({ max: 50 }), (frames, bufferBytes, gapBytes) => {
+      let at = 0
+      const places = frames.map(({ bytes, gap, wanted }, frame) => {
+        const from = at + gap
+        at = from + bytes
+        return { frame, from, to: at, wanted }
+      })
+      const wanted = places.filter((place) => place.wanted)
+      const parts = [
+        ...partsOf(Float64Array.from(wanted.flatMap((p) => [p.frame, p.from, p.to])), bufferBytes, gapBytes),
+      ]
+      expect(parts.flatMap((part) => [...part.frames])).toEqual(wanted.map(({ frame }) => frame))
+      for (const { offset, length, frames: inPart } of parts) {
+        expect(length).toBeLessThanOrEqual(bufferBytes)
+        for (const frame of inPart) {
+          const place = places[frame]
+          expect(place?.from).toBeGreaterThanOrEqual(offset)
+          expect(place?.to).toBeLessThanOrEqual(offset + length)
+        }
+      }
+    }),
+  )
+})

@@ -1,0 +1,218 @@
+/**
+ * Where tablespaces go, and the guard that keeps a restore off directories that somebody else uses.
+ *
+ * A tablespace is a path, on the source's host and on this one alike. Started on the source's own host, a copy whose links still point there
+ * would write into production's files; and replay of CREATE TABLESPACE takes its absolute path from WAL, where nothing can remap it, adopts
+ * a directory that is there, and a later DROP deletes what is in it. So a location that exists here is refused, before anything is copied.
+ */
+import type { Stats } from 'node:fs'
+import { lstat, readdir } from 'node:fs/promises'
+import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
+import type { SourceDocument } from '@tidemark/repository'
+import { TablespaceLocationError, TablespaceMappingError } from '../errors.ts'
+import { type Owner, isRootsAlone } from './target-facts.ts'
+import type { TargetMarker } from './target-marker.ts'
+
+export interface TablespaceMapping {
+  /** As the source has it. */
+  readonly from: string
+  /** Absolute; made where it is not there, empty where it is. */
+  readonly to: string
+}
+
+/**
+ * 'copied': its files are in the backup. 'replayed': it was made while the backup ran, and the server makes it again as it recovers, at the
+ * same absolute path. 'in-place': a directory in pg_tblspc (allow_in_place_tablespaces), restored like any other.
+ */
+export type TablespaceKind = 'copied' | 'replayed' | 'in-place'
+
+export interface PlannedTablespace {
+  readonly oid: string
+  /** Null where only its oid or WAL record is known. */
+  readonly name: string | null
+  readonly kind: TablespaceKind
+  /** On the source. */
+  readonly location: string | null
+  /** On this host; undefined for one in place. */
+  readonly target: { readonly path: string; readonly exists: boolean } | undefined
+}
+
+export interface TablespaceWishes {
+  readonly targetDirectory: string
+  readonly tablespaceMappings: readonly TablespaceMapping[]
+  /** Each goes to a folder of its oid below this one. */
+  readonly tablespaceRoot: string | undefined
+}
+
+/** A tablespace that a WAL record makes. */
+export interface TablespaceInWal {
+  readonly oid: number
+  readonly location: string
+}
+
+export interface KnownTablespaces {
+  /** Of the record: every tablespace that the backup has or may replay. */
+  readonly oids: readonly string[]
+  readonly source: Pick<SourceDocument, 'tablespaces'>
+  /** Of tablespace_map. */
+  readonly mapped: readonly { readonly oid: number; readonly location: string }[]
+  readonly inWal: readonly TablespaceInWal[]
+}
+
+/**
+ * @param marker of the restore whose directories are taken up again: its own tablespaces may be there.
+ * @throws {TablespaceLocationError} a location is in the way, or nothing is known of it. @throws {TablespaceMappingError}
+ */
+export async function planTablespaces(
+  known: KnownTablespaces,
+  wishes: TablespaceWishes,
+  marker: TargetMarker | undefined,
+  owner: Owner | undefined,
+): Promise<PlannedTablespace[]> {
+  const sourced = new Map(known.source.tablespaces.map((each) => [each.oid, each]))
+  const copied = new Map(known.mapped.map(({ oid, location }) => [String(oid), location]))
+  const inWal = new Map(known.inWal.map(({ oid, location }) => [String(oid), location]))
+  const oids = new Set([...known.oids, ...sourced.keys(), ...copied.keys(), ...inWal.keys()])
+  const located = [...oids].map((oid) => {
+    const name = sourced.get(oid)?.name ?? null
+    const location = copied.get(oid) ?? (inWal.get(oid) || undefined) ?? sourced.get(oid)?.location ?? null
+    if (copied.has(oid)) return { oid, name, location, kind: 'copied' as const }
+    if (location !== null && isAbsolute(location)) return { oid, name, location, kind: 'replayed' as const }
+    if (sourced.has(oid) || inWal.has(oid)) return { oid, name, location: null, kind: 'in-place' as const }
+    throw TablespaceLocationError.unknown(oid)
+  })
+  refuseMeaningless(wishes, located)
+  const planned: PlannedTablespace[] = []
+  for (const each of located) {
+    const { oid, kind, location } = each
+    const find = kind === 'copied' ? copiedTarget : replayedTarget
+    const target = location === null ? undefined : await find(oid, location, wishes, marker, owner)
+    planned.push({ ...each, target })
+  }
+  refuseShared(planned)
+  return planned
+}
+
+async function copiedTarget(
+  oid: string,
+  location: string,
+  wishes: TablespaceWishes,
+  marker: TargetMarker | undefined,
+  owner: Owner | undefined,
+): Promise<{ path: string; exists: boolean }> {
+  const mapped = wishes.tablespaceMappings.find(({ from }) => from === location)?.to
+  const path = mapped ?? (wishes.tablespaceRoot === undefined ? undefined : join(wishes.tablespaceRoot, oid))
+  if (marker?.tablespaces[oid] !== undefined) {
+    const before = marker.tablespaces[oid]
+    if (path !== undefined && path !== before)
+      throw new TablespaceMappingError(path, `tablespace ${oid} lies in ${before} since the restore that is taken up`)
+    return { path: before, exists: await mustBeOurs(before, wishes.targetDirectory, owner) }
+  }
+  if (path !== undefined) return { path, exists: await checkTarget(path, wishes.targetDirectory) }
+  if ((await look(location)) !== undefined) throw TablespaceLocationError.exists(oid, location)
+  return { path: location, exists: await checkTarget(location, wishes.targetDirectory) }
+}
+
+/** Its path stands in WAL: the server wants an empty directory there, and says so only when it is far into recovery. */
+async function replayedTarget(
+  oid: string,
+  location: string,
+  wishes: TablespaceWishes,
+  marker: TargetMarker | undefined,
+  owner: Owner | undefined,
+): Promise<{ path: string; exists: boolean }> {
+  if (marker?.tablespaces[oid] === location)
+    return { path: location, exists: await mustBeOurs(location, wishes.targetDirectory, owner) }
+  if ((await look(location)) !== undefined) throw TablespaceLocationError.replayed(oid, location)
+  return { path: location, exists: await checkTarget(location, wishes.targetDirectory) }
+}
+
+/** @returns whether it is there. @throws {TablespaceMappingError} */
+async function checkTarget(path: string, targetDirectory: string): Promise<boolean> {
+  if (!isAbsolute(path) || normalize(path) !== path || path.endsWith('/') || /[\n\r\0]/.test(path))
+    throw new TablespaceMappingError(path, 'it is no absolute, normalised path')
+  if (isWithin(path, targetDirectory) || isWithin(targetDirectory, path))
+    throw new TablespaceMappingError(path, 'it and the data directory lie in each other')
+  for (let above = dirname(path); ; above = dirname(above)) {
+    for (const sign of ['PG_VERSION', 'tidemark_restore.json']) {
+      if ((await look(join(above, sign))) !== undefined)
+        throw new TablespaceMappingError(
+          path,
+          `it lies in ${above}, which is a data directory or the target of a restore`,
+        )
+    }
+    if (above === dirname(above)) break
+  }
+  const found = await look(path)
+  if (found === undefined) {
+    if ((await look(dirname(path))) === undefined)
+      throw new TablespaceMappingError(
+        path,
+        `${dirname(path)} does not exist: make it first, for the server's user to reach`,
+      )
+    return false
+  }
+  if (found.isSymbolicLink()) throw new TablespaceMappingError(path, 'it is a symbolic link: name what it leads to')
+  if (!found.isDirectory()) throw new TablespaceMappingError(path, 'it is no directory')
+  const [first] = await readdir(path)
+  if (first !== undefined) throw new TablespaceMappingError(path, `it is not empty: it holds ${first}`)
+  return true
+}
+
+/**
+ * A directory that a marker names is taken up, and what does not belong there is removed. The marker may be the owner's own invention, so
+ * root goes only where that owner could have done the same, or where root itself was when it was killed.
+ */
+async function mustBeOurs(path: string, targetDirectory: string, owner: Owner | undefined): Promise<true> {
+  const found = await look(path)
+  if (found?.isDirectory() !== true)
+    throw new TablespaceMappingError(
+      path,
+      'it held a tablespace of this target and is gone, or is no directory any more',
+    )
+  if (isWithin(path, targetDirectory) || isWithin(targetDirectory, path))
+    throw new TablespaceMappingError(path, 'it and the data directory lie in each other')
+  if (owner === undefined || found.uid === owner.uid) return true
+  const target = await look(targetDirectory)
+  if (target !== undefined && isRootsAlone(target) && isRootsAlone(found)) return true
+  throw new TablespaceMappingError(path, 'it does not belong to the owner of the data directory')
+}
+
+async function look(path: string): Promise<Stats | undefined> {
+  try {
+    return await lstat(path)
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
+    // What cannot be looked at may well be there.
+    throw new TablespaceMappingError(path, `it cannot be looked at: ${String(code)}`)
+  }
+}
+
+function isWithin(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(directory + sep)
+}
+
+/** A mapping that fits nothing is a typing error, and its tablespace would go to where it must not. */
+function refuseMeaningless(
+  { tablespaceMappings }: TablespaceWishes,
+  planned: readonly Omit<PlannedTablespace, 'target'>[],
+): void {
+  for (const { from, to } of tablespaceMappings) {
+    const meant = planned.find(({ location }) => location === from)
+    if (meant === undefined) throw new TablespaceMappingError(to, `the backup has no tablespace at ${from}`)
+    if (meant.kind === 'replayed' && to !== from)
+      throw new TablespaceMappingError(
+        to,
+        `tablespace ${meant.oid} was made while the backup ran: the server makes it again at ${from}, which stands in WAL`,
+      )
+  }
+}
+
+function refuseShared(planned: readonly PlannedTablespace[]): void {
+  const paths = planned.flatMap(({ target }) => (target === undefined ? [] : [target.path]))
+  for (const [i, path] of paths.entries()) {
+    const other = paths.find((each, j) => j !== i && isWithin(path, each))
+    if (other !== undefined) throw new TablespaceMappingError(path, `another tablespace goes to ${other}`)
+  }
+}

@@ -1,0 +1,122 @@
+/** What is known of a target before anything is written to it. Looks, changes nothing. */
+import type { Stats } from 'node:fs'
+import { lstat, readdir, statfs } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { TargetNotEmptyError, TargetNotResumableError, TargetUnusableError } from '../errors.ts'
+import { LOCK_FILE, refuseIfHeld } from './target-lock.ts'
+import { type TargetMarker, readMarker } from './target-marker.ts'
+
+export interface Owner {
+  readonly uid: number
+  readonly gid: number
+}
+
+/** 'new' wants an empty directory; 'resume' one whose restore did not finish; 'delta' one that a restore made. */
+export type TargetMode = 'new' | 'resume' | 'delta'
+
+export interface TargetFacts {
+  readonly exists: boolean
+  readonly freeBytes: number
+  /** Whom the files must belong to; undefined where this process makes them its own. */
+  readonly owner: Owner | undefined
+  /** Of the restore whose work is taken up; undefined for 'new'. */
+  readonly marker: TargetMarker | undefined
+}
+
+/**
+ * @param owner asked for by name; else, as root, the owner of the directory (or of its parent where it is to be made).
+ * @throws {TargetNotEmptyError} @throws {TargetUnusableError} @throws {TargetNotResumableError} @throws {TargetInUseError}
+ */
+export async function inspectTarget(
+  directory: string,
+  owner: Owner | undefined,
+  mode: TargetMode = 'new',
+): Promise<TargetFacts> {
+  const target = await lstat(directory).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return undefined
+    throw new TargetUnusableError(
+      directory,
+      String(error.code),
+      'check the path and the rights of the folders above it',
+      error,
+    )
+  })
+  if (mode !== 'new') return await inspectMarked(directory, target, owner, mode)
+  if (target === undefined) {
+    const parent = dirname(directory)
+    const above = await lstat(parent).catch((error: unknown) => {
+      throw new TargetUnusableError(directory, `${parent} does not exist`, 'make the folder above it first', error)
+    })
+    if (!above.isDirectory() && !above.isSymbolicLink())
+      throw new TargetUnusableError(directory, `${parent} is no directory`, 'name another path')
+    const freeBytes = await freeBytesOf(parent)
+    return { exists: false, freeBytes, owner: ownerFor(directory, above, owner), marker: undefined }
+  }
+  if (!target.isDirectory()) throw new TargetNotEmptyError(directory, 'a file or link of that name')
+  const found = await namesIn(directory)
+  const [first] = found
+  if (first !== undefined) {
+    const marker = await readMarker(directory)
+    if (marker?.state === 'incomplete') throw TargetNotEmptyError.ofRestore(directory, marker.backupId)
+    throw new TargetNotEmptyError(directory, first)
+  }
+  const freeBytes = await freeBytesOf(directory)
+  return { exists: true, freeBytes, owner: ownerFor(directory, target, owner), marker: undefined }
+}
+
+async function inspectMarked(
+  directory: string,
+  target: Stats | undefined,
+  owner: Owner | undefined,
+  mode: 'resume' | 'delta',
+): Promise<TargetFacts> {
+  if (target?.isDirectory() !== true) throw new TargetNotResumableError(directory, mode, 'it is no directory')
+  await refuseIfHeld(`${directory}/${LOCK_FILE}`, directory)
+  const marker = await readMarker(directory)
+  if (marker === undefined) throw new TargetNotResumableError(directory, mode, 'no restore has left its marker in it')
+  const wanted = mode === 'resume' ? 'incomplete' : 'complete'
+  if (marker.state !== wanted)
+    throw new TargetNotResumableError(
+      directory,
+      mode,
+      `the restore of backup ${marker.backupId} in it is ${marker.state}`,
+    )
+  const freeBytes = await freeBytesOf(directory)
+  // Root's own while a restore is in it: whoever was killed could not give it back, and nobody else has written the marker.
+  const asked = owner ?? (isRootsAlone(target) ? marker.owner : undefined)
+  return { exists: true, freeBytes, owner: ownerFor(directory, target, asked), marker }
+}
+
+/** Left by a restore of root's that was killed. */
+export function isRootsAlone({ uid, mode }: { uid: number; mode: number }): boolean {
+  return uid === 0 && (mode & 0o777) === 0o700
+}
+
+async function namesIn(directory: string): Promise<string[]> {
+  return await readdir(directory).catch((error: NodeJS.ErrnoException) => {
+    throw new TargetUnusableError(
+      directory,
+      String(error.code),
+      'run the restore as the user who owns it, or as root',
+      error,
+    )
+  })
+}
+
+export async function freeBytesOf(directory: string): Promise<number> {
+  const { bavail, bsize } = await statfs(directory)
+  return bavail * bsize
+}
+
+function ownerFor(directory: string, found: { uid: number; gid: number }, asked: Owner | undefined): Owner | undefined {
+  if (process.getuid?.() !== 0) return undefined
+  const owner = asked ?? { uid: found.uid, gid: found.gid }
+  if (owner.uid === 0) {
+    throw new TargetUnusableError(
+      directory,
+      'it would belong to root, and PostgreSQL does not run as root',
+      "make the directory and give it to the server's user first (install -d -o postgres -g postgres -m 700 …), or pass --owner",
+    )
+  }
+  return owner
+}
