@@ -7,10 +7,12 @@ libzstd, else the command zstd; what is used is printed first. (The openssl comm
 keys in the process list.) docs/rescue.md tells how to go from here to a running PostgreSQL.
 
 Written from docs/repository-format.md alone; "section n" means that page. It reads only, and sends nothing anywhere.
+Nothing that a signature or tag covers is parsed before that holds, and nothing is read beyond the size that it may have.
 Memory: one pack (16 MiB unless configured otherwise), 24 bytes an extent, and one small entry a file.
 
 Exit codes: 0 done; 2 wrong usage; 3 the key is missing or wrong; 4 there is no such repository, backup or format version that
-this program knows; 5 the backup is damaged, incomplete or not authentic; 6 the target directory cannot be used.
+this program knows; 5 the backup is damaged, incomplete or not authentic; 6 the target directory cannot be used; 7 the backup is
+as it was stored, but was taken of a damaged source, and so is no restorable point.
 """
 
 import argparse
@@ -20,6 +22,7 @@ import ctypes
 import ctypes.util
 import hashlib
 import hmac
+import io
 import json
 import os
 import re
@@ -30,13 +33,15 @@ import subprocess
 import sys
 import threading
 
-USAGE, KEY, UNKNOWN, DAMAGED, TARGET = 2, 3, 4, 5, 6
+USAGE, KEY, UNKNOWN, DAMAGED, TARGET, NO_POINT = 2, 3, 4, 5, 6, 7
 VERSION, MIB = 1, 1 << 20
 HEADER_BYTES, FRAME_HEAD_BYTES, TRAILER_BYTES = 160, 12, 8
 PACK, FILE_LIST, WAL, OTHER = 1, 2, 3, 4
 COMPRESSED, LAST, TABLE = 1, 2, 4
 FILE, DIRECTORY, LINK = 1, 2, 3
-
+DOCUMENT_BYTES, PACK_BYTES = 16 * MIB, 1 << 32  # more than any that is written: offsets in packs have 32 bits
+# What a document of another form than the page's ends in.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error, RecursionError, MemoryError)
 
 class Refusal(Exception):
     """A reason to stop, for the operator: what is wrong and what to look at. Nothing is guessed or skipped instead."""
@@ -45,14 +50,11 @@ class Refusal(Exception):
         super().__init__(text)
         self.code = code
 
-
 def need(condition, text, code=DAMAGED):
     if not condition:
         raise Refusal(code, text)
 
-
 # ---- primitives: libcrypto and libzstd, or the commands ----------------------------------------------------------------------
-
 
 def load(*names):
     """The first shared library of these names, or None."""
@@ -62,7 +64,6 @@ def load(*names):
         except OSError:
             continue
     return None
-
 
 class LibCrypto:
     """AES by OpenSSL's libcrypto (1.1.1 or newer)."""
@@ -134,7 +135,6 @@ class LibCrypto:
             self.lib.EVP_MD_CTX_free(context)
             self.lib.EVP_PKEY_free(key)
 
-
 class LibZstd:
     label = "libzstd"
 
@@ -153,7 +153,6 @@ class LibZstd:
             return None
         out = ctypes.create_string_buffer(length + 1)
         return ctypes.string_at(out, length) if self.lib.ZSTD_decompress(out, length, data, len(data)) == length else None
-
 
 class ZstdCommand:
     label = "the zstd command"
@@ -178,12 +177,11 @@ class ZstdCommand:
             feeder.join()
         return out if run.returncode == 0 and len(out) == length else None
 
-
 class Primitives:
     """What this host computes with, found at the start. `unsigned` allows to go on where Ed25519 is missing (FIPS mode)."""
 
     def __init__(self, zstd_command=False, unsigned=False):
-        self.unsigned = unsigned
+        self.unsigned, self.unchecked = unsigned, False
         try:
             self.aes = LibCrypto()
         except (OSError, AttributeError):
@@ -194,42 +192,40 @@ class Primitives:
             self.zstd = ZstdCommand()
 
     def verifies(self, public, signature, message):
+        """Also true where nothing can be checked, and --unsigned was said."""
         answer = self.aes.ed25519(public, signature, message)
         need(answer is not None or self.unsigned, "this host's libcrypto has no Ed25519 (FIPS mode?), so no signature can be checked. "
              "Use another host, or say --unsigned to go on: records could then have been changed", USAGE)
+        self.unchecked = self.unchecked or answer is None
         return answer is None or answer
-
 
 def hmac_sha256(key, data):
     return hmac.digest(key, data, "sha256")
-
 
 def hkdf(key, salt, info):
     """RFC 5869 with SHA-256, 32 bytes: one block of output."""
     return hmac_sha256(hmac_sha256(salt or bytes(32), key), info + b"\1")
 
-
 def keyed_digest(digest_key, purpose, data):
     return hmac_sha256(digest_key, purpose + data)[:16]
 
-
 # ---- sealed streams: section 2 -----------------------------------------------------------------------------------------------
-
 
 class Sealed:
     """The header of one sealed stream, proven to be the one asked for, and the keys of its frames (sections 2.1, 2.2)."""
 
-    def __init__(self, primitives, header, kind, identity, data_keys, what, salt=None):
+    def __init__(self, primitives, header, kind, identity, key_of, what, salt=None):
         need(len(header) == HEADER_BYTES and header[:8] == b"TIDEMARK", f"{what}: no sealed stream (cut short, or another file)")
         version, suite, has_kind, zero = struct.unpack(">HBBI", header[8:16])
         need(version == VERSION, f"{what}: format version {version}, this program reads {VERSION}", UNKNOWN)
         need(suite in (1, 2), f"{what}: unknown suite {suite}", UNKNOWN)
         key_id = header[16:32].hex()
-        need(key_id in data_keys, f"{what}: sealed with data key {key_id}, which no keyring here has", KEY)
+        data_key = key_of(key_id)
+        need(data_key, f"{what}: sealed with data key {key_id}, which no keyring here opens with this key", KEY)
         self.p, self.what, self.suite, self.bound = primitives, what, suite, header[:128]
 
         def derive(role):
-            return hkdf(data_keys[key_id], header[32:64], b"tidemark" + struct.pack(">HB", version, suite) + role)
+            return hkdf(data_key, header[32:64], b"tidemark" + struct.pack(">HB", version, suite) + role)
         tag = hmac_sha256(derive(b"header"), header[:128])
         need(hmac.compare_digest(tag, header[128:]), f"{what}: wrong header tag (changed, or another key)")
         need(has_kind == kind and zero == 0 and header[64:128] == identity.ljust(64, b"\0"), f"{what}: another object's bytes")
@@ -262,21 +258,21 @@ class Sealed:
         need(payload is not None and len(payload) == plain_bytes, f"{self.what}: frame {index} has not its declared length")
         return payload
 
-
-def read_stream(file, sealed, hasher):
-    """The plaintexts of a stream of kind 2, 3 or 4, front to back. `hasher` sees every byte after the header."""
-    index, last = 0, False
+def read_stream(file, sealed, limit, hasher=None):
+    """The plaintexts of a stream of kind 2, 3 or 4, front to back, of at most `limit` bytes in all. `hasher` sees what follows the header."""
+    index, last, total = 0, False, 0
     while not last:
         head = file.read(FRAME_HEAD_BYTES)
-        flags, _, rest = sealed.frame_bytes(head, index)
-        body = file.read(rest)
+        flags, plain, rest = sealed.frame_bytes(head, index)
+        body, total = file.read(rest), total + plain
         need(len(body) == rest, f"{sealed.what}: cut short in frame {index}")
         need(not flags & TABLE, f"{sealed.what}: a frame table outside a pack")
-        hasher.update(head + body)
+        need(total <= limit, f"{sealed.what}: more than {limit} bytes")
+        if hasher:
+            hasher.update(head + body)
         yield sealed.open(index, head, body)
         index, last = index + 1, bool(flags & LAST)
     need(file.read(1) == b"", f"{sealed.what}: bytes after the last frame")
-
 
 class Pack:
     """One pack in memory (section 3): its frame table, and any frame by number."""
@@ -313,9 +309,7 @@ class Pack:
             at = self.frame(index)[1]
         need(at == self.table_at, f"{self.sealed.what}: a gap before the frame table")
 
-
 # ---- documents and keys: sections 5, 6, 8, 10 --------------------------------------------------------------------------------
-
 
 def unbase64(text, length, what):
     try:
@@ -325,50 +319,46 @@ def unbase64(text, length, what):
     need(len(data) == length, f"{what}: not {length} bytes in base64")
     return data
 
-
 def parse(text, form, what):
     """One JSON document of a known format and version that requires nothing unknown."""
     try:
         document = json.loads(text.decode("utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError, MemoryError):
         document = None
     need(isinstance(document, dict), f"{what}: not a JSON document (damaged, or not copied completely)")
-    need(document.get("format") == form, f"{what}: format {document.get('format')!r} where {form!r} was expected")
+    need(document.get("format") == form, f"{what}: format {document.get('format')!r:.60} where {form!r} was expected")
     version, requires = document.get("version"), document.get("requires", [])
-    need(version == VERSION and version is not True, f"{what}: format version {version}, this program reads {VERSION}", UNKNOWN)
-    need(requires == [], f"{what}: needs a newer reader, for {requires}", UNKNOWN)
+    need(version == VERSION and type(version) is int, f"{what}: format version {version!r:.60}, this program reads {VERSION}", UNKNOWN)
+    need(requires == [], f"{what}: needs a newer reader, for {requires!r:.200}", UNKNOWN)
     return document
-
 
 SIGNATURE_LINE = re.compile(rb'\{"signature":"([A-Za-z0-9+/]{86}==)","publicKey":"([A-Za-z0-9+/]{43}=)"\}')
 
-
 def open_signed(primitives, data, public, form, what):
-    """The payload of a signed document (section 10), its signature proven with the set's public key, never its own."""
-    lines = data.split(b"\n")
+    """The payload of a signed document (section 10), parsed once its signature has held with the set's public key, never its own."""
+    lines = data.split(b"\n", 2)
     need(len(lines) == 3 and lines[2] == b"", f"{what}: not two complete lines (damaged, or not copied completely)")
-    document = parse(lines[0], form, what)
     line = SIGNATURE_LINE.fullmatch(lines[1])
     need(line is not None, f"{what}: the signature line has another form")
     signature = unbase64(line[1], 64, what)
     ok = base64.b64encode(signature) == line[1] and line[2] == base64.b64encode(public)
     need(ok and primitives.verifies(public, signature, lines[0]), f"{what}: the signature does not hold (changed, or another set's)")
-    return document
-
+    return parse(lines[0], form, what)
 
 class Repository:
-    """A folder with the objects of section 1, and the keys that the keyrings under it give."""
+    """A folder with the objects of section 1, and the keys that the keyrings under it give. Other names are passed over."""
 
     def __init__(self, primitives, root, kek=None, public=None):
         self.p, self.root, self.kek = primitives, root, kek
         need(os.path.isdir(root), f"{root}: no such folder", UNKNOWN)
         need(os.path.exists(os.path.join(root, "tidemark.json")),
              f"{root}: no tidemark.json: not the top folder of a repository, or not copied completely", UNKNOWN)
-        document = parse(self.read("tidemark.json"), "tidemark-repository", "tidemark.json")
-        self.set_id = document["setId"]
-        self.public = public or unbase64(document["publicKey"], 32, "tidemark.json: publicKey")
-        self.data_keys, self.digest_key, self.keyrings, self.proven = {}, None, [], False
+        document = parse(self.read("tidemark.json", MIB), "tidemark-repository", "tidemark.json")
+        self.set_id, self.public = document["setId"], unbase64(document["publicKey"], 32, "tidemark.json: publicKey")
+        need(public in (None, self.public), "tidemark.json: names another public key than --public-key (changed, or another set's)")
+        self.keyrings, self.wraps, self.digest_key = [], {}, None
         if kek is not None:
+            self.kek_id = hkdf(kek, b"", b"tidemark kek id")[:8].hex()
             self._open_keyrings()
 
     def path(self, name):
@@ -382,99 +372,134 @@ class Repository:
             return open(self.path(name), "rb")
         except FileNotFoundError:
             raise Refusal(DAMAGED, f"{name}: missing in {self.root} (not copied completely, or deleted)") from None
+        except (IsADirectoryError, NotADirectoryError):
+            raise Refusal(DAMAGED, f"{name}: a folder where an object was expected, or the other way about") from None
 
-    def read(self, name):
+    def read(self, name, limit=DOCUMENT_BYTES):
         with self.open(name) as file:
-            return file.read()
+            data = file.read(limit + 1)
+        need(len(data) <= limit, f"{name}: more than {limit} bytes")
+        return data
 
-    def names(self, folder):
+    def names(self, folder, grammar):
         path = self.path(folder)
-        return sorted(os.listdir(path)) if os.path.isdir(path) else []
+        return sorted(name for name in os.listdir(path) if re.fullmatch(grammar, name)) if os.path.isdir(path) else []
 
-    def unwrap(self, wraps, purpose, what):
-        """32 bytes out of the wrap for our key-encryption key (section 5); None where there is none for it."""
-        kek_id = hkdf(self.kek, b"", b"tidemark kek id")[:8].hex()
-        ours = [wrap for wrap in wraps if wrap.get("type") == "kek-aes-256-gcm" and wrap["kek"] == kek_id]
-        if not ours:
-            return None
-        sealed, nonce = base64.b64decode(ours[0]["sealed"], validate=True), unbase64(ours[0]["nonce"], 12, what)
-        bound = f"tidemark wrap {self.set_id} {purpose}".encode()
-        secret = self.p.aes.gcm(hkdf(self.kek, b"", b"tidemark kek wrap"), nonce, bound, sealed[:-16], sealed[-16:])
-        need(secret is not None and len(secret) == 32, f"{what}: the wrap of {purpose} does not open (changed)")
-        return secret
+    def unwrap(self, purpose):
+        """32 bytes out of the wraps of all keyrings for one purpose (section 5); None where there is none for our key-encryption key."""
+        found, tried = set(), 0
+        for wrap in self.wraps.get(purpose, []):
+            if wrap.get("type") != "kek-aes-256-gcm" or wrap.get("kek") != self.kek_id:
+                continue
+            sealed, nonce = base64.b64decode(wrap["sealed"], validate=True), unbase64(wrap["nonce"], 12, purpose)
+            bound, tried = f"tidemark wrap {self.set_id} {purpose}".encode(), tried + 1
+            secret = self.p.aes.gcm(hkdf(self.kek, b"", b"tidemark kek wrap"), nonce, bound, sealed[:-16], sealed[-16:])
+            found |= {secret} if secret is not None and len(secret) == 32 else set()
+        need(found or not tried, f"keys/: the wrap of {purpose} does not open (changed)")
+        need(len(found) < 2, f"keys/: {len(found)} different keys for {purpose}")
+        return found.pop() if found else None
+
+    def data_key(self, key_id):
+        return self.unwrap(f"data-key {key_id}")
+
+    def data_key_ids(self):
+        return sorted(purpose[9:] for purpose in self.wraps if purpose.startswith("data-key "))
 
     def _open_keyrings(self):
-        """The union of all keyrings: a keyring of before a key rotation may have no wraps for our key, a newer one then has them."""
-        names = [f"keys/{name}" for name in self.names("keys") if re.fullmatch(r"keyring-[0-9]+-[A-Za-z0-9_=]+\.json", name)]
-        wanted = set()
-        for name in names:
+        """Joins the wraps of all keyrings that count. The wrapped signing key binds the public key to our key-encryption key, so that
+        tidemark.json, which is not signed, need not be trusted."""
+        for name in self.names("keys", r"keyring-[0-9]{1,9}-[0-9a-f]+\.json"):
             try:
-                wanted |= self._open_keyring(name)
-            except Refusal as refusal:
-                if refusal.code != DAMAGED:
+                self._read_keyring(f"keys/{name}")
+            except (Refusal,) + MALFORMED as error:
+                # One that is signed and of an unknown version binds the set; unsigned, it could be anybody's.
+                if isinstance(error, Refusal) and error.code == UNKNOWN and not self.p.unchecked:
                     raise
-                say(f"WARNING: this keyring is not used: {refusal}")
+                say(f"WARNING: keys/{name} is not used: {error}")
         need(self.keyrings, "keys/: no keyring that can be trusted (not copied completely?)")
-        kek_id = hkdf(self.kek, b"", b"tidemark kek id")[:8].hex()
-        need(self.proven and self.digest_key, f"wrong key: the one given has id {kek_id}; this repository opens with {', '.join(sorted(wanted))}", KEY)
+        purpose = f"signing-key {base64.b64encode(self.public).decode()}"
+        wanted = sorted({str(wrap.get("kek")) for wrap in self.wraps.get(purpose, [])})
+        self.digest_key = self.unwrap("digest-key")
+        need(self.unwrap(purpose) and self.digest_key,
+             f"wrong key: the one given has id {self.kek_id}; this repository opens with {', '.join(wanted)}", KEY)
 
-    def _open_keyring(self, name):
-        """Adds one keyring's keys; returns the ids of the keys that open it. The wrapped signing key binds the public key to our
-        key-encryption key, so that tidemark.json, which is not signed, need not be trusted."""
+    def _read_keyring(self, name):
         data = self.read(name)
         ring = open_signed(self.p, data, self.public, "tidemark-keyring", name)
         need(ring["setId"] == self.set_id, f"{name}: the keyring of another set")
-        signing = ring["signing"]
-        need(unbase64(signing["publicKey"], 32, name) == self.public, f"{name}: names another public key than the set's")
-        self.proven |= self.unwrap(signing["wraps"], f"signing-key {signing['publicKey']}", name) is not None
-        digest_key = self.unwrap(ring["digestKey"]["wraps"], "digest-key", name) or self.digest_key
-        need(self.digest_key in (None, digest_key), f"{name}: another digest key than an earlier keyring's")
-        keys = {key["id"]: self.unwrap(key["wraps"], f"data-key {key['id']}", name) for key in ring["dataKeys"]}
-        self.data_keys.update((key_id, key) for key_id, key in keys.items() if key)
-        self.digest_key = digest_key
-        self.keyrings.append((name, hashlib.sha256(data).hexdigest(), f"number {ring['number']}, created {ring['createdAt']}, opens "
-                              f"{sum(map(bool, keys.values()))} of {len(keys)} data keys"))
-        return {wrap["kek"] for wrap in signing["wraps"] if "kek" in wrap}
+        number = ring["number"]
+        need(type(number) is int and number == int(name.split("-")[1]), f"{name}: number {number} under another's name")
+        wraps = {f"data-key {key['id']}": key["wraps"] for key in ring["dataKeys"]}
+        wraps.update((f"signing-key {key['publicKey']}", key["wraps"]) for key in ring["signing"])
+        wraps["digest-key"] = ring["digestKey"]["wraps"]
+        need(all(isinstance(wrap, dict) for several in wraps.values() for wrap in several), f"{name}: a wrap of another form")
+        for purpose, several in wraps.items():
+            self.wraps.setdefault(purpose, []).extend(several)
+        self.keyrings.append((name, hashlib.sha256(data).hexdigest(), f"number {number}, created {ring['createdAt']}"))
 
     def records(self):
         """(name of the cluster's folder, name of the record) of every record, in order of time."""
         found = []
-        for cluster in self.names("clusters"):
-            for system in self.names(f"clusters/{cluster}"):
+        for cluster in self.names("clusters", "[a-z0-9][a-z0-9-]{0,47}"):
+            for system in self.names(f"clusters/{cluster}", "[0-9]{1,20}"):
                 folder = f"clusters/{cluster}/{system}"
-                found += [(folder, name) for name in self.names(f"{folder}/records") if name.endswith(".json")]
+                found += [(folder, name) for name in self.names(f"{folder}/records", r"[0-9]{8}T[0-9]{9}Z-[0-9a-f]{16}\.json")]
         return sorted(found, key=lambda entry: entry[1])
 
     def record(self, folder, name):
         what = f"{folder}/records/{name}"
         record = open_signed(self.p, self.read(what), self.public, "tidemark-backup", what)
-        stopped = re.sub(r"[-:.]", "", record["stoppedAt"])
-        right = f"clusters/{record['cluster']}/{record['systemId']}/records/{stopped}-{record['backupId']}.json"
-        need(right == what and record["setId"] == self.set_id, f"{what}: a record that belongs elsewhere ({right})")
+        try:
+            stopped = re.sub(r"[-:.]", "", record["stoppedAt"])
+            right = f"clusters/{record['cluster']}/{record['systemId']}/records/{stopped}-{record['backupId']}.json"
+        except MALFORMED:
+            right = "it names none"
+        need(right == what and record.get("setId") == self.set_id, f"{what}: a record that belongs elsewhere ({right})")
         return record
 
+    def record_of(self, backup_id):
+        """(folder, record) of one backup. Anybody can put a copy of its record under another name: only the one at its own place counts."""
+        names, good, refusals = [entry for entry in self.records() if entry[1][20:36] == backup_id], [], []
+        need(names, f"no backup {backup_id} here; `list` shows what there is", UNKNOWN)
+        for folder, name in names:
+            try:
+                good.append((folder, self.record(folder, name)))
+            except Refusal as refusal:
+                refusals.append(refusal)
+        need(len(good) < 2, f"{backup_id}: {len(good)} records are signed for it")
+        if not good:
+            raise max(refusals, key=lambda refusal: refusal.code == UNKNOWN)
+        for refusal in refusals:
+            say(f"WARNING: passed over: {refusal}")
+        return good[0]
+
+def sized(entry, limit=PACK_BYTES):
+    """The member `bytes` of a document, if it can be a size at all."""
+    need(type(entry["bytes"]) is int and 0 <= entry["bytes"] <= limit, f"{entry['bytes']!r} is no size of an object")
+    return entry["bytes"]
 
 class Backup:
     """One committed backup: its record (section 8.1) and its pack table (section 7)."""
 
     def __init__(self, repository, backup_id):
         need(repository.kek is not None, "this needs the key: set BACKUP_ENCRYPTION_KEY or give --key-file", KEY)
-        found = [entry for entry in repository.records() if entry[1].endswith(f"-{backup_id}.json")]
-        need(re.fullmatch("[0-9a-f]{16}", backup_id) and found, f"no backup {backup_id} here; `list` shows what there is", UNKNOWN)
-        need(len(found) == 1, f"{backup_id}: {len(found)} records name it", DAMAGED)
-        self.r, self.p, self.id, self.folder = repository, repository.p, backup_id, found[0][0]
-        self.record = repository.record(*found[0])
-        hashes = {name: digest for name, digest, _ in repository.keyrings}
+        self.r, self.p, self.id = repository, repository.p, backup_id
+        self.folder, self.record = repository.record_of(backup_id)
         ring = self.record["keyring"]
-        if hashes.get(ring["name"]) != ring["sha256"]:  # no harm while another keyring has the keys
+        if (ring["name"], ring["sha256"]) not in [known[:2] for known in repository.keyrings]:  # no harm while another has the keys
             say(f"NOTE: {ring['name']}, which the record names, is not here or is damaged")
-        missing = set(self.record["dataKeys"]) - set(repository.data_keys)
-        need(not missing, f"no keyring here has the data keys {sorted(missing)}", KEY)
+        missing = sorted(key for key in self.record["dataKeys"] if not repository.data_key(key))
+        need(not missing, f"no keyring here opens the data keys {missing} with this key", KEY)
         self._read_table()
 
+    def damage(self):
+        """Why this backup is no restorable point, or None. A verdict that this version does not know is no `intact` either."""
+        record = self.record
+        return None if record["verdict"] == "intact" else f"the server reported a damaged source ({record['verdict']}: {record['damage']})"
+
     def _read_table(self):
-        name = f"{self.folder}/base/{self.id}/packs.jsonl"
-        data, table = self.r.read(name), self.record["packTable"]
+        name, table = f"{self.folder}/base/{self.id}/packs.jsonl", self.record["packTable"]
+        data = self.r.read(name, sized(table))
         right = len(data) == table["bytes"] and hashlib.sha256(data).hexdigest() == table["sha256"]
         need(right, f"{name}: not the bytes that the record names (damaged, or not copied completely)")
         lines = data.decode("utf-8").split("\n")
@@ -482,24 +507,32 @@ class Backup:
         need(lines[-1] == "" and head["backupId"] == self.id and end == {"end": len(entries)}, f"{name}: cut short")
         self.packs, self.lists, self.sources, self.wal, self.history = [], [], [], [], []
         kinds = {"pack": self.packs, "fileList": self.lists, "source": self.sources, "wal": self.wal, "history": self.history}
+        more = {"pack": {"backup"}, "source": {"streamId"}}
+        order, before = list(kinds), 0
         for line in entries:
-            (kind, value), *more = json.loads(line).items()
-            alien = isinstance(value, dict) and set(value) - {"name", "bytes", "sha256", "salt", "streamId", "backup"}
-            need(kind in kinds and not more and not alien, f"{name}: a line of an unknown kind: {line[:60]}", UNKNOWN)
+            (kind, value), *others = json.loads(line).items()
+            need(kind in kinds and not others, f"{name}: a line of an unknown kind: {line[:60]}", UNKNOWN)
+            need(order.index(kind) >= before, f"{name}: a {kind} out of order")
+            before = order.index(kind)
+            if kind in ("wal", "history"):
+                need(isinstance(value, str), f"{name}: no name of a {kind} object: {line[:60]}")
+            else:
+                members, plain = set(value), {"name", "bytes", "sha256", "salt"}
+                right = plain <= members <= plain | more.get(kind, set()) and (kind != "source" or "streamId" in members)
+                need(right, f"{name}: a line with other members: {line[:60]}", UNKNOWN)
+                sized(value)
             kinds[kind].append(value)
         need(self.lists and len(self.sources) == 1, f"{name}: no file list, or not one source document")
+        need(len(set(self.history)) == len(self.history), f"{name}: one history file twice")
 
     def object_name(self, entry):
         return f"{self.folder}/base/{entry.get('backup', self.id)}/{entry['name']}"
 
-    def seal_of(self, file, kind, identity, what, salt=None):
-        header = file.read(HEADER_BYTES)
-        return header, Sealed(self.p, header, kind, identity, self.r.data_keys, what, salt)
-
-    def identity(self, entry, prefix):
-        match = re.fullmatch(prefix + "-([0-9]{5,})", entry["name"])
-        need(match, f"{entry['name']}: no name of a {prefix} object")
-        return bytes.fromhex(entry.get("backup", self.id)) + struct.pack(">I", int(match[1]))
+    def identity(self, entry, prefix, ordinal=None):
+        match = re.fullmatch(prefix + "-([0-9]{5,10})", entry["name"])
+        number = int(match[1]) if match else 0
+        need(number > 0 and ordinal in (None, number), f"{entry['name']}: not the name of a {prefix} object that belongs here")
+        return bytes.fromhex(entry.get("backup", self.id)) + struct.pack(">I", number)
 
     def pack(self, number):
         """A pack by its number in the pack table, held against its size and SHA-256."""
@@ -509,18 +542,18 @@ class Backup:
             data = file.read(entry["bytes"] + 1)
         right = len(data) == entry["bytes"] and hashlib.sha256(data).hexdigest() == entry["sha256"]
         need(right, f"{name}: not the bytes that the pack table names (damaged, or not copied completely)")
-        identity = self.identity(entry, "pack")
-        sealed = Sealed(self.p, data[:HEADER_BYTES], PACK, identity, self.r.data_keys, name, entry["salt"])
+        sealed = Sealed(self.p, data[:HEADER_BYTES], PACK, self.identity(entry, "pack"), self.r.data_key, name, entry["salt"])
         return Pack(data, sealed, self.r.digest_key)
 
     def _plaintexts(self, entry, kind, identity):
         name, hasher = self.object_name(entry), hashlib.sha256()
         with self.r.open(name) as file:
-            header, sealed = self.seal_of(file, kind, identity, name, entry["salt"])
+            need(os.fstat(file.fileno()).st_size == entry["bytes"], f"{name}: not the size that the pack table names")
+            header = file.read(HEADER_BYTES)
+            sealed = Sealed(self.p, header, kind, identity, self.r.data_key, name, entry["salt"])
             hasher.update(header)
-            yield from read_stream(file, sealed, hasher)
-            right = hasher.hexdigest() == entry["sha256"] and file.tell() == entry["bytes"]
-        need(right, f"{name}: not the bytes that the pack table names")
+            yield from read_stream(file, sealed, PACK_BYTES, hasher)
+        need(hasher.hexdigest() == entry["sha256"], f"{name}: not the bytes that the pack table names")
 
     def source(self):
         entry = self.sources[0]
@@ -531,9 +564,9 @@ class Backup:
 
     def files(self):
         """The file list's entries (section 4), every rule of that section held: (type, mode, mtime, size, path, target, extents)."""
-        for entry in self.lists:
+        for number, entry in enumerate(self.lists):
             name, rest = self.object_name(entry), b""
-            for plain in self._plaintexts(entry, FILE_LIST, self.identity(entry, "files")):
+            for plain in self._plaintexts(entry, FILE_LIST, self.identity(entry, "files", number + 1)):
                 rest, at = rest + plain, 0
                 while len(rest) - at >= 28:
                     kind, zero, mode, mtime, size, path_bytes, target_bytes, count = struct.unpack_from(">BBHqQHHI", rest, at)
@@ -566,7 +599,7 @@ class Backup:
         per_log = 0x100000000 // segment_bytes
         for relative in self.wal:
             match = re.fullmatch(r"wal/([0-9A-F]{8})/([0-9A-F]{8})/(\1\2([0-9A-F]{8}))-([0-9a-f]{32})", relative)
-            need(match, f"{relative}: no name of a WAL segment")
+            need(match and int(match[4], 16) < per_log, f"{relative}: no name of a WAL segment")
             number = int(match[2], 16) * per_log + int(match[4], 16)
             identity = struct.pack(">QIQIII", int(self.record["systemId"]), int(match[1], 16), number, 0, segment_bytes, segment_bytes)
             found.append((f"{self.folder}/{relative}", match[3], identity + bytes.fromhex(match[5]), int(match[1], 16), number))
@@ -582,77 +615,82 @@ class Backup:
         need(numbers[0] <= first and last <= numbers[-1], "the WAL does not cover the backup from start to stop")
         return [segment[:3] for segment in found]
 
-    def wal_object(self, name, kind, identity, purpose, length, sink):
+    def wal_object(self, name, kind, identity, purpose, limit, sink):
         """Streams a WAL segment or history file into `sink`, and holds its plaintext against the keyed digest (section 9)."""
         mac, total = hmac.new(self.r.digest_key, purpose, "sha256"), 0
         with self.r.open(name) as file:
-            _, sealed = self.seal_of(file, kind, identity, name)
-            for plain in read_stream(file, sealed, hashlib.sha256()):
+            sealed = Sealed(self.p, file.read(HEADER_BYTES), kind, identity, self.r.data_key, name)
+            for plain in read_stream(file, sealed, limit):
                 mac.update(plain)
                 total += len(plain)
                 sink(plain)
-        right = mac.digest()[:16] == identity[-16:] and length in (None, total)
+        right = mac.digest()[:16] == identity[-16:] and (kind != WAL or total == limit)
         need(right, f"{name}: its bytes are not those that its name promises")
 
     def write_wal(self, write):
         """Hands every WAL file of the backup to `write(file name)`, which gives a context with a write method."""
-        segment_bytes = self.record["server"]["walSegmentBytes"]
+        segment_bytes, system_id = self.record["server"]["walSegmentBytes"], int(self.record["systemId"])
         for name, file_name, identity in self.segments():
             with write(file_name) as file:
                 self.wal_object(name, WAL, identity, b"wal", segment_bytes, file.write)
         for relative in self.history:
-            match = re.fullmatch(r"wal/([0-9A-F]{8}\.history)-([0-9a-f]{32})", relative)
+            match = re.fullmatch(r"wal/(([0-9A-F]{8})\.history)-([0-9a-f]{32})", relative)
             need(match, f"{relative}: no name of a timeline history file")
+            purpose = b"history" + struct.pack(">QI", system_id, int(match[2], 16))
             with write(match[1]) as file:
-                self.wal_object(f"{self.folder}/{relative}", OTHER, bytes.fromhex(match[2]), b"history", None, file.write)
-
+                self.wal_object(f"{self.folder}/{relative}", OTHER, bytes.fromhex(match[3]), purpose, DOCUMENT_BYTES, file.write)
 
 def lsn(text):
     high, low = text.split("/")
     return int(high, 16) << 32 | int(low, 16)
 
-
 # ---- the restore -------------------------------------------------------------------------------------------------------------
 
 # A copy must not act as its source: these files of the source are kept, but under a name that PostgreSQL does not read.
 SET_ASIDE = {b"postgresql.conf", b"postgresql.auto.conf", b"pg_hba.conf", b"pg_ident.conf", b"standby.signal",
-             b"recovery.signal", b"recovery.conf", b"postmaster.pid", b"tablespace_map"}
+             b"recovery.signal", b"recovery.conf", b"postmaster.pid", b"postmaster.opts", b"tablespace_map"}
 ASIDE, WAL_FOLDER, SPACE_FOLDER, CONTROL = b".source", b"tidemark_rescue_wal", b"tidemark_rescue_tablespaces", b"global/pg_control"
-
+# Recovery stops where one of these is lower than on the source. No other name may come from a record into the configuration.
+MINIMUM = {"max_connections", "max_worker_processes", "max_wal_senders", "max_prepared_transactions", "max_locks_per_transaction"}
+NEW, FOLDER = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 
 class Restore:
-    """Lays out a data directory pack by pack: each pack is read once and its frames are scattered to their files."""
+    """Lays out a data directory pack by pack: each pack is read once and its frames are scattered to their files.
+
+    Every file is opened beneath a handle of a directory that was found empty, is ours, and lets nobody else in: whoever can
+    rename directories above it, or prepared it, leads no byte elsewhere.
+    """
 
     def __init__(self, backup, directory, tablespaces, replay):
         self.replay = replay
-        self.b, self.top = backup, os.fsencode(os.path.abspath(directory))
-        self.mapped = {oid.encode(): os.fsencode(os.path.abspath(path)) for oid, path in tablespaces.items()}
+        self.b, self.top = backup, os.fsencode(os.path.realpath(directory))
+        self.mapped = {oid.encode(): os.fsencode(os.path.realpath(path)) for oid, path in tablespaces.items()}
         self.paths, self.modes, self.mtimes, self.sizes = [], array.array("H"), array.array("q"), array.array("Q")
-        self.extents, self.directories, self.links, self.stored, self.spaces = {}, {}, [], 0, {}
+        self.extents, self.directories, self.links, self.stored, self.spaces, self.handles = {}, {}, [], 0, {}, {}
 
     def place(self, path):
-        """Where an entry goes: set aside, into a mapped tablespace, or below the top directory."""
+        """Where an entry goes, as (root, path beneath it): set aside, into a mapped tablespace, or below the top directory."""
         if path in SET_ASIDE:
             path += ASIDE
         parts = path.split(b"/", 2)
         if parts[0] == b"pg_tblspc" and len(parts) > 1 and parts[1] in self.mapped:
-            return os.path.join(self.mapped[parts[1]], *parts[2:])
-        return os.path.join(self.top, path + b".incomplete" if path == CONTROL else path)
+            return self.mapped[parts[1]], parts[2] if len(parts) > 2 else b""
+        return self.top, path + b".incomplete" if path == CONTROL else path
 
     def plan(self):
         """Reads the whole file list before anything is written; an entry that it refuses leaves no trace."""
         seen, oids = {}, set()
         for kind, mode, mtime, size, path, target, extents in self.b.files():
             shown = os.fsdecode(path)
-            if path.startswith(b"pg_tblspc/"):
-                oids.add(path.split(b"/")[1])
+            space = re.fullmatch(rb"pg_tblspc/([0-9]+)(/.*)?", path, re.DOTALL)
+            if space:
+                oids.add(space[1])
+                need(kind != FILE or space[2], f"{shown}: a file where a tablespace was expected")
             if kind == LINK:  # never made: PostgreSQL sends links for tablespaces only, and theirs lead to the source's files
                 self.links.append((path, target))
-                if path.startswith(b"pg_tblspc/"):
-                    self.directories.setdefault(path, 0o700)
                 continue
             name = path + ASIDE if path in SET_ASIDE else path
-            need(name not in seen and not name.startswith((WAL_FOLDER, SPACE_FOLDER)), f"{shown}: two entries of one name")
+            need(name not in seen and name.split(b"/")[0] not in (WAL_FOLDER, SPACE_FOLDER), f"{shown}: two entries of one name")
             seen[name] = kind
             if kind == DIRECTORY:
                 self.directories[path] = mode
@@ -663,7 +701,7 @@ class Restore:
                 self.stored += length
             self.paths.append(path)
             self.modes.append(mode), self.mtimes.append(mtime), self.sizes.append(size)
-        for path in list(seen):
+        for path in list(seen) + [b"pg_tblspc/" + oid for oid in oids]:
             while b"/" in path:
                 path = path.rsplit(b"/", 1)[0]
                 need(seen.get(path, DIRECTORY) == DIRECTORY, f"{os.fsdecode(path)}: a file and a directory at once")
@@ -673,6 +711,7 @@ class Restore:
         unknown = set(self.mapped) - oids
         need(not unknown, f"--tablespace: this backup has no tablespace {b', '.join(unknown).decode()}", USAGE)
         self._check_tablespaces(oids)
+        self.given = [self.top] + list(self.mapped.values())
         for oid in oids - set(self.mapped):  # PostgreSQL wants links in pg_tblspc: it panics on directories there
             self.mapped[oid] = os.path.join(self.top, SPACE_FOLDER, oid)
 
@@ -691,49 +730,62 @@ class Restore:
             need(self.replay, f"{created}. On a host where no tablespace directory of the source exists, and never on the source's own, "
                  "say --replay-tablespaces; PostgreSQL then names the directory that it misses: create it, empty", TARGET)
 
-    def _make_empty(self, path):
+    def _take(self, path):
+        """A handle of a target that is new or empty. What another user owns could be changed under us, so it is not taken."""
+        shown = os.fsdecode(path)
         try:
             os.makedirs(path, 0o700, exist_ok=True)
-            need(not os.listdir(path), f"{os.fsdecode(path)}: not empty; nothing was changed", TARGET)
-            os.chmod(path, 0o700)
+            handle = self.handles[path] = os.open(path, FOLDER)
+            need(os.fstat(handle).st_uid == os.geteuid(), f"{shown}: belongs to another user; chown it to the one who restores, or name a new one", TARGET)
+            mode = os.fstat(handle).st_mode & 0o777
+            if not os.listdir(handle):
+                os.fchmod(handle, 0o700)
+                mode = os.fstat(handle).st_mode & 0o777
+            # Only now can nobody else put anything in: what came before shows in this listing.
+            need(not os.listdir(handle), f"{shown}: not empty; nothing was changed", TARGET)
+            need(mode == 0o700, f"{shown}: this file system keeps no permissions", TARGET)
         except OSError as error:
-            raise Refusal(TARGET, f"{os.fsdecode(path)}: {error.strerror}") from None
+            raise Refusal(TARGET, f"{shown}: {error.strerror}") from None
+
+    def open(self, path, flags):
+        root, beneath = self.place(path)
+        return os.open(beneath or b".", flags, 0o600, dir_fd=self.handles[root])
+
+    def create(self, path):
+        return Durable(self.open(path, NEW), "wb")
 
     def run(self):
+        need(os.geteuid() != 0, "not as root: what is restored would be root's, and PostgreSQL does not start for root. "
+             "Say: runuser -u postgres -- python3 …", USAGE)
+        need(not re.search(rb"[\0-\x1f\x7f]", self.top), "the directory's name has a control character", USAGE)
         self.plan()
-        spaces = list(self.mapped.values())
-        given = [self.top] + [place for place in spaces if not place.startswith(os.path.join(self.top, SPACE_FOLDER))]
-        for place in given:
-            others = [other for other in given if other is not place]
-            apart = all(os.path.commonpath([os.path.realpath(place), os.path.realpath(other)]) != os.path.realpath(other)
-                        for other in others)
-            need(apart, f"{os.fsdecode(place)}: lies within another target", USAGE)
-        for place in [self.top] + spaces:
-            self._make_empty(place)
+        for number, place in enumerate(self.given):
+            for other in self.given[:number] + self.given[number + 1:]:
+                need(os.path.commonpath([place, other]) != other, f"{os.fsdecode(place)}: lies within another target", USAGE)
+        for place in self.given:
+            self._take(place)
         wal_bytes = len(self.b.wal) * self.b.record["server"]["walSegmentBytes"]
         free = shutil.disk_usage(self.top).free
-        enough = len(given) > 1 or free > self.stored + wal_bytes
+        enough = len(self.given) > 1 or free > self.stored + wal_bytes
         need(enough, f"{os.fsdecode(self.top)}: {size_text(self.stored + wal_bytes)} needed, {size_text(free)} free", TARGET)
+        for place in set(self.mapped.values()) - set(self.given):
+            self._take(place)
         for path in sorted(self.directories):
-            where = self.place(path)
-            if where not in spaces:
-                os.mkdir(where, 0o700)
+            root, beneath = self.place(path)
+            if beneath:
+                os.mkdir(beneath, 0o700, dir_fd=self.handles[root])
         for oid, path in self.mapped.items():
-            os.symlink(path, os.path.join(self.top, b"pg_tblspc", oid))
+            os.symlink(path, os.path.join(b"pg_tblspc", oid), dir_fd=self.handles[self.top])
         for number, path in enumerate(self.paths):
-            with self.create(self.place(path)) as file:
+            with os.fdopen(self.open(path, NEW), "wb") as file:
                 file.truncate(self.sizes[number])
         for done, pack in enumerate(sorted(self.extents)):
             self._scatter(pack)
             progress("restoring", done + 1, len(self.extents))
-        os.mkdir(os.path.join(self.top, WAL_FOLDER), 0o700)
-        self.b.write_wal(lambda name: self.create(os.path.join(self.top, WAL_FOLDER, name.encode())))
+        os.mkdir(WAL_FOLDER, 0o700, dir_fd=self.handles[self.top])
+        self.b.write_wal(lambda name: self.create(os.path.join(WAL_FOLDER, name.encode())))
         self._configure()
         self._finish()
-
-    @staticmethod
-    def create(path):
-        return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "wb")
 
     def _scatter(self, number):
         pack, held, current, file = self.b.pack(number), (None, b""), None, None
@@ -746,7 +798,7 @@ class Restore:
                     if file:
                         file.close()
                     current = entry
-                    file = os.fdopen(os.open(self.place(self.paths[entry]), os.O_WRONLY | os.O_NOFOLLOW), "wb", 0)
+                    file = os.fdopen(self.open(self.paths[entry], os.O_WRONLY | os.O_NOFOLLOW), "wb", 0)
                 file.seek(offset)
                 view = memoryview(held[1])[inner:inner + length]
                 while view:
@@ -756,82 +808,103 @@ class Restore:
                 file.close()
 
     def _configure(self):
-        """A configuration of its own: socket only, archives nothing, replicates from nowhere, ends on a new timeline."""
-        server = self.b.record["server"]
-        folder = os.path.join(self.top, WAL_FOLDER)
-        archive = os.fsdecode(folder).replace("%", "%%")
+        """A configuration of its own: socket only, archives nothing, replicates from nowhere, ends on a new timeline.
+
+        The record's settings come first, so that none replaces one of ours.
+        """
+        archive = os.fsdecode(os.path.join(self.top, WAL_FOLDER)).replace("%", "%%")
         self.socket = socket = self.top if len(self.top) < 80 else b"/tmp"  # PostgreSQL refuses socket paths beyond 107 bytes
+        minimum = self.b.record["server"]["minimumSettings"]
+        taken = {name: value for name, value in minimum.items() if name in MINIMUM and re.fullmatch("[0-9]{1,10}", str(value))}
+        for name in sorted(set(minimum) - set(taken)):
+            say(f"WARNING: the record's setting {name!r} = {minimum[name]!r} is not taken")
         settings = {
+            **taken,
             "listen_addresses": "", "unix_socket_directories": '"' + os.fsdecode(socket).replace('"', '""') + '"', "unix_socket_permissions": "0700",
             "restore_command": f"cp {shlex.quote(archive)}/%f %p", "recovery_target_timeline": "current",
             "recovery_target_action": "promote", "archive_mode": "off", "archive_command": "",
             "primary_conninfo": "", "primary_slot_name": "", "synchronous_standby_names": "",
             "max_logical_replication_workers": "0", "shared_preload_libraries": "", "logging_collector": "off",
-            **server["minimumSettings"],
         }
         def line(name, value):
             return f"{name} = '" + str(value).replace("\\", "\\\\").replace("'", "''") + "'\n"
         text = "# Written by tidemark_rescue.py: an isolated copy. The source's own files are beside this one, with .source at the end.\n"
         text += "".join(line(name, value) for name, value in settings.items())
-        need("\n" not in archive, "the directory's name has a line break", USAGE)
         hba = "local all all trust\n# the socket lies in this directory, which only its owner can enter\n"
         if socket != self.top:
             hba = "local all all peer\n"
         for name, content in (("postgresql.conf", text), ("pg_hba.conf", hba), ("pg_ident.conf", ""), ("postgresql.auto.conf", ""),
                               ("recovery.signal", "")):
-            with self.create(os.path.join(self.top, name.encode())) as file:
+            with Durable(os.open(name, NEW, 0o600, dir_fd=self.handles[self.top]), "wb") as file:
                 file.write(os.fsencode(content))
 
     def _finish(self):
         """Modes, times, fsync; then pg_control gets its name. Until then PostgreSQL refuses to start on this directory."""
         for number, path in enumerate(self.paths):
-            handle = os.open(self.place(path), os.O_WRONLY | os.O_NOFOLLOW)
+            handle = self.open(path, os.O_WRONLY | os.O_NOFOLLOW)
             try:
-                os.fchmod(handle, self.modes[number] & 0o777)
+                os.fchmod(handle, self.modes[number] & 0o777 | 0o600)
                 os.utime(handle, (self.mtimes[number], self.mtimes[number]))
                 os.fsync(handle)
             finally:
                 os.close(handle)
-        for path, mode in self.directories.items():
-            os.chmod(self.place(path), mode & 0o777)
-        for root in [self.top] + list(self.mapped.values()):
-            sync(os.path.dirname(root))
-            for folder, _, names in os.walk(root):
-                for name in names if folder in (self.top, os.path.join(self.top, WAL_FOLDER)) else []:
-                    sync(os.path.join(folder, name))
-                sync(folder)
+        folders = [(path, mode) for path, mode in self.directories.items() if self.place(path)[1]] + [(WAL_FOLDER, 0o700)]
+        if set(self.mapped.values()) - set(self.given):
+            folders.append((SPACE_FOLDER, 0o700))
+        for path, mode in folders:
+            handle = self.open(path, FOLDER)
+            os.fchmod(handle, mode & 0o777 | 0o700)
+            os.fsync(handle)
+            os.close(handle)
+        for root, handle in self.handles.items():
+            os.fsync(handle)
+            try:
+                parent = os.open(os.path.dirname(root), os.O_RDONLY)
+            except PermissionError:  # one that may be passed through but not read
+                continue
+            os.fsync(parent)
+            os.close(parent)
         missing = [name for name in (CONTROL, b"backup_label", b"PG_VERSION") if name not in set(self.paths)]
         need(not missing, f"everything is laid out, but this is no cluster that can start: {missing[0].decode() if missing else ''} "
              "is not in the backup")
-        control = self.place(CONTROL)
-        os.rename(control, control[:-len(b".incomplete")])
-        sync(os.path.dirname(control))
-
-
-def sync(path):
-    handle = os.open(path, os.O_RDONLY)
-    try:
+        top = self.handles[self.top]
+        os.rename(CONTROL + b".incomplete", CONTROL, src_dir_fd=top, dst_dir_fd=top)
+        handle = os.open(b"global", FOLDER, dir_fd=top)
         os.fsync(handle)
-    finally:
         os.close(handle)
 
+class Durable(io.FileIO):
+    """A file that is on disk once it is closed."""
+
+    def write(self, data):
+        view = memoryview(data)
+        while view:
+            view = view[super().write(view):]
+
+    def close(self):
+        if not self.closed:
+            os.fsync(self.fileno())
+        super().close()
 
 # ---- the verbs ---------------------------------------------------------------------------------------------------------------
 
+def plain(text):
+    """For a terminal: what others wrote must not steer it."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
-def say(text):
-    print(text, file=sys.stderr, flush=True)
+def say(text, file=None):
+    print(plain(text), file=file or sys.stderr, flush=True)
 
+def answer(text):
+    say(text, sys.stdout)
 
 def version_of(record):
     number = record["server"]["versionNum"]
     return f"{number // 10000}.{number % 10000}"
 
-
 def progress(verb, done, total):
     if done == total or done % max(1, total // 20) == 0:
         say(f"{verb}: {done} of {total} packs")
-
 
 def size_text(count):
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -840,25 +913,22 @@ def size_text(count):
         count /= 1024
     return f"{count:.1f} TiB"
 
-
 def list_backups(repository):
     """Every record, oldest first; one that does not verify is shown as such, and makes the exit code 5."""
     bad, records = 0, repository.records()
     for folder, name in records:
         try:
             record = repository.record(folder, name)
-        except Refusal as refusal:
+            totals = record["totals"]
+            there = os.path.exists(repository.path(f"{folder}/base/{record['backupId']}/packs.jsonl"))
+            answer(f"{record['backupId']}  {record['stoppedAt']}  {record['cluster']}  system {record['systemId']}  PostgreSQL "
+                   f"{version_of(record)}  timeline {record['timeline']}  {size_text(totals['bytes'])} in {totals['files']} files  "
+                   f"{record['verdict']}{'' if there else '  (its pack table is missing here)'}")
+        except (Refusal,) + MALFORMED as refusal:
             bad += 1
-            print(f"UNTRUSTED {folder}/records/{name}: {refusal}")
-            continue
-        totals = record["totals"]
-        there = os.path.exists(repository.path(f"{folder}/base/{record['backupId']}/packs.jsonl"))
-        print(f"{record['backupId']}  {record['stoppedAt']}  {record['cluster']}  system {record['systemId']}  PostgreSQL "
-              f"{version_of(record)}  timeline {record['timeline']}  {size_text(totals['bytes'])} in {totals['files']} files  "
-              f"{record['verdict']}{'' if there else '  (its pack table is missing here)'}")
+            answer(f"UNTRUSTED {folder}/records/{name}: {refusal}")
     say(f"{len(records) - bad} backups, {bad} untrusted records")
     need(not bad, f"{bad} records do not verify")
-
 
 def verify(backup):
     """Every byte of the backup: signatures, SHA-256, tags, digests, the file list's rules, the WAL range."""
@@ -882,53 +952,50 @@ def verify(backup):
     same = (counts[FILE], counts[DIRECTORY], counts[LINK], total) == tuple(totals[k] for k in ("files", "directories", "links", "bytes"))
     need(same, "the file list does not have the totals of the record")
     backup.source()
-    if backup.record["verdict"] != "intact":
-        say(f"NOTE: stored as it was taken, but the server reported damaged pages then: {backup.record['damage']}")
     backup.write_wal(lambda name: open(os.devnull, "wb"))
-    print(f"{backup.id}: {counts[FILE]} files, {size_text(total)}, {len(backup.packs)} packs, {len(backup.wal)} WAL segments: all verified")
-
+    what = f"{backup.id}: {counts[FILE]} files, {size_text(total)}, {len(backup.packs)} packs, {len(backup.wal)} WAL segments"
+    damage = backup.damage()
+    need(not damage, f"{what}: every byte is as it was stored, but this is no restorable point: {damage}", NO_POINT)
+    answer(f"{what}: all verified")
 
 def print_configuration(backup):
     document = backup.source()
     for entry in document["configuration"]:
         content = entry["content"]
-        print(f"######## {entry['kind']} {entry['path']}")
-        print("# (in the data directory; see the restored file)" if content is None
-              else base64.b64decode(content, validate=True).decode("utf-8", "backslashreplace"))
+        answer(f"######## {entry['kind']} {entry['path']}")
+        answer("# (in the data directory; see the restored file)" if content is None
+               else base64.b64decode(content, validate=True).decode("utf-8", "backslashreplace"))
     for entry in document["unread"]:
-        print(f"######## could not be read: {json.dumps(entry)}")
-    print("######## settings that differed from PostgreSQL's defaults")
+        answer(f"######## could not be read: {json.dumps(entry)}")
+    answer("######## settings that differed from PostgreSQL's defaults")
     for setting in document["settings"]:
-        print(f"# {setting['name']} = {setting['value']!r} {setting.get('unit') or ''}  ({setting.get('file') or setting.get('source')})")
+        answer(f"# {setting['name']} = {setting['value']!r} {setting.get('unit') or ''}  ({setting.get('file') or setting.get('source')})")
     for name in ("tablespaces", "databases", "extensions"):
-        print(f"######## {name}")
+        answer(f"######## {name}")
         for entry in document[name]:
-            print("# " + json.dumps(entry, ensure_ascii=False))
+            answer("# " + json.dumps(entry, ensure_ascii=False))
 
-
-def restore(backup, arguments):
-    if backup.record["verdict"] != "intact":
-        need(arguments.damaged, f"the server reported damaged pages while it was copied: {backup.record['damage']}. "
-             "Choose another backup, or say --damaged to restore it anyway")
+def restore(backup, options):
+    damage = backup.damage()
+    need(not damage or options.allow_damaged, f"{damage}. Choose another backup, or say --allow-damaged to restore it anyway", NO_POINT)
     spaces = {}
-    for text in arguments.tablespace:
+    for text in options.tablespace:
         match = re.fullmatch(r"([0-9]+)=(/.+)", text)
         need(match and match[1] not in spaces, f"--tablespace {text}: give OID=/absolute/directory, each once", USAGE)
         spaces[match[1]] = match[2]
-    work = Restore(backup, arguments.directory, spaces, arguments.replay_tablespaces)
+    work = Restore(backup, options.directory, spaces, options.replay_tablespaces)
     work.run()
     for path, target in work.links:
         say(f"NOTE: the link {os.fsdecode(path)} to {os.fsdecode(target)} was not made")
     for oid, place in work.spaces.items():
-        say(f"NOTE: tablespace {oid}, on the source in {place or '(unknown)'}, is in {os.fsdecode(work.place(b'pg_tblspc/' + oid.encode()))}")
+        say(f"NOTE: tablespace {oid}, on the source in {place or '(unknown)'}, is in {os.fsdecode(work.mapped[oid.encode()])}")
     libraries = backup.record["server"]["preloadLibraries"]
     if libraries:
         say(f"NOTE: the source preloaded {', '.join(libraries)}. If recovery asks for one, install it and add it to shared_preload_libraries")
     top = os.fsdecode(work.top)
-    say(f"restored to {top}. Start it as its owner (root: chown -R postgres first), with PostgreSQL {version_of(backup.record)} "
+    say(f"restored to {top}. Start it as the user who owns it, with PostgreSQL {version_of(backup.record)} "
         f"or a later minor version of it:\n  pg_ctl -D {shlex.quote(top)} -l {shlex.quote(top)}/tidemark_rescue.log -w -t 86400 start\n"
         f"  psql -h {shlex.quote(os.fsdecode(work.socket))} postgres")
-
 
 def read_kek(path):
     """The key-encryption key, 32 bytes, as 64 hex digits or base64; None where none is given."""
@@ -947,10 +1014,9 @@ def read_kek(path):
     need(re.fullmatch("[A-Za-z0-9+/_-]{43}=?", text), "the key is neither 64 hex digits nor base64 of 32 bytes", KEY)
     return base64.urlsafe_b64decode(text.replace("+", "-").replace("/", "_")[:43] + "=")
 
-
 def main(arguments):
     parser = argparse.ArgumentParser(prog="tidemark_rescue.py", description="Open Tidemark backups with this one file.",
-                                     epilog="exit codes: 2 usage, 3 key, 4 not found or unknown version, 5 damaged, 6 target")
+                                     epilog="exit codes: 2 usage, 3 key, 4 not found or unknown version, 5 damaged, 6 target, 7 damaged source")
     parser.add_argument("--repository", default=".", help="folder with tidemark.json in it (default: here)")
     parser.add_argument("--key-file", help="file with the key; else BACKUP_ENCRYPTION_KEY")
     parser.add_argument("--public-key", help="the set's public key in base64, if you hold it; else the one in tidemark.json")
@@ -964,10 +1030,10 @@ def main(arguments):
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("backup", help="16 hex digits, from list")
         if name == "restore":
-            verb.add_argument("directory", help="new or empty directory")
+            verb.add_argument("directory", help="new, or empty and yours")
             verb.add_argument("--tablespace", action="append", default=[], metavar="OID=DIR", help="else below the directory")
             verb.add_argument("--replay-tablespaces", action="store_true", help="for a backup that a CREATE TABLESPACE fell into")
-            verb.add_argument("--damaged", action="store_true", help="restore a backup with the verdict damaged")
+            verb.add_argument("--allow-damaged", action="store_true", help="also a backup whose source had damaged pages")
     options = parser.parse_args(arguments)
     primitives = Primitives(options.zstd_command, options.unsigned)
     say(f"computing with {primitives.aes.label} and {primitives.zstd.label}")
@@ -981,8 +1047,9 @@ def main(arguments):
     elif options.verb == "keyring":
         need(kek is not None, "give the key: BACKUP_ENCRYPTION_KEY or --key-file", KEY)
         for name, _, text in repository.keyrings:
-            print(f"{name}: signature holds, {text}")
-        print(f"data keys: {', '.join(sorted(repository.data_keys))}")
+            answer(f"{name}: {'NO signature checked' if primitives.unchecked else 'signature holds'}, {text}")
+        for key_id in repository.data_key_ids():
+            answer(f"data key {key_id}: {'opens' if repository.data_key(key_id) else 'NOT wrapped for this key'}")
     elif options.verb == "verify":
         verify(Backup(repository, options.backup))
     elif options.verb == "configuration":
@@ -990,21 +1057,25 @@ def main(arguments):
     else:
         restore(Backup(repository, options.backup), options)
 
+def run(arguments):
+    """The exit code. Every reason to stop is one line on standard error."""
+    try:
+        main(arguments)
+    except Refusal as refusal:
+        say(f"REFUSED: {refusal}")
+        return refusal.code
+    except MALFORMED as error:
+        say(f"REFUSED: a document has not the form that docs/repository-format.md gives it: {type(error).__name__}: {error}")
+        return DAMAGED
+    except OSError as error:
+        say(f"REFUSED: {error}")
+        return TARGET
+    except KeyboardInterrupt:
+        say("interrupted: delete what was restored so far, and start again")
+        return 130
+    return 0
 
 if __name__ == "__main__":
     sys.stdout.reconfigure(errors="backslashreplace")
     sys.stderr.reconfigure(errors="backslashreplace")
-    try:
-        main(sys.argv[1:])
-    except Refusal as refusal:
-        say(f"REFUSED: {refusal}")
-        sys.exit(refusal.code)
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, struct.error) as error:
-        say(f"REFUSED: a document has not the form that docs/repository-format.md gives it: {type(error).__name__}: {error}")
-        sys.exit(DAMAGED)
-    except OSError as error:
-        say(f"REFUSED: {error}")
-        sys.exit(TARGET)
-    except KeyboardInterrupt:
-        say("interrupted: delete what was restored so far, and start again")
-        sys.exit(130)
+    sys.exit(run(sys.argv[1:]))

@@ -3,10 +3,9 @@
  *
  * It was written from docs/repository-format.md alone, so these tests prove that the page is enough.
  */
-import { execFileSync } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
-import { readFileSync, readdirSync } from 'node:fs'
-import { appendFile, mkdir, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
+import { readFileSync } from 'node:fs'
+import { appendFile, readdir, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { KeyEncryptionKey, type SuiteName } from '@tidemark/crypto'
 import { silentLogger, systemClock } from '@tidemark/kernel'
@@ -24,60 +23,30 @@ import {
 import { expect, test } from 'vitest'
 import { filePlace, noDeadline, sealing, targetOf } from '../support/repositories.ts'
 import { fillSampleCluster, fingerprint } from '../support/sample-cluster.ts'
-import type { Expected } from './expected.ts'
 import { runProgram } from './run-program.ts'
+import {
+  DRAFT,
+  EXIT,
+  FIXTURE_KEY,
+  READABLE,
+  SCRIPT,
+  expectedOf,
+  giveAway,
+  objectsOf,
+  rescue,
+  unpack,
+} from './run-rescue.ts'
 
-const FIXTURES = new URL('fixtures/', import.meta.url)
-const DRAFT = '0-draft'
-const READABLE = readdirSync(FIXTURES).filter((name) => name !== DRAFT)
-/** The key of fixture-key.ts, as an operator would hold it. Anybody has it. */
-const FIXTURE_KEY = createHash('sha256').update('tidemark fixture test key').digest()
-const SCRIPT = new URL('../../scripts/rescue/tidemark_rescue.py', import.meta.url).pathname
 const VECTORS = new URL('../../packages/crypto/vectors/format-1.json', import.meta.url).pathname
 const DRIVER = new URL('rescue_vectors.py', import.meta.url).pathname
 const NO_INPUT = Buffer.alloc(0)
-const EXIT = { key: 3, unknown: 4, damaged: 5, target: 6 }
-
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 const isHistory = (name: string): boolean => name.endsWith('.history')
 
-interface Rescued {
-  readonly code: number | null
-  readonly stdout: string
-  readonly stderr: string
-}
-
-/** The key travels in the environment, as on a rescue host; '' is none. */
-async function rescue(repository: string, key: string, ...args: string[]): Promise<Rescued> {
-  const command = [`BACKUP_ENCRYPTION_KEY=${key}`, 'python3', '-B', SCRIPT, '--repository', repository, ...args]
-  const { code, stdout, stderr } = await runProgram('env', command, NO_INPUT)
-  return { code, stdout: stdout.toString(), stderr }
-}
-
-async function unpack(folder: TemporaryFolder, version: string, name = 'repository'): Promise<string> {
-  const directory = folder.join(name)
-  await mkdir(directory)
-  const archive = new URL(`${version}/repository.tar`, FIXTURES).pathname
-  execFileSync('tar', ['--extract', '--no-same-owner', '--file', archive, '--directory', directory])
-  return directory
-}
-
-function expectedOf(version: string): Expected {
-  return JSON.parse(readFileSync(new URL(`${version}/expected.json`, FIXTURES), 'utf8')) as Expected
-}
-
 /** expected.json has one character per byte of a path. */
 const contentAt = (directory: string, path: string): Buffer =>
   readFileSync(Buffer.concat([Buffer.from(`${directory}/`), Buffer.from(path, 'latin1')]))
-
-async function objectsOf(repository: string): Promise<string[]> {
-  const entries = await readdir(repository, { recursive: true, withFileTypes: true })
-  return entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => join(entry.parentPath, entry.name))
-    .toSorted()
-}
 
 test.each(READABLE)(
   'format %s: the rescue script lays out every file with its SHA-256, and its WAL',
@@ -86,6 +55,7 @@ test.each(READABLE)(
     const repository = await unpack(folder, version)
     const { backups } = expectedOf(version)
     const key = FIXTURE_KEY.toString('hex')
+    const targets = await folder.serverFolder('targets')
 
     const listed = await rescue(repository, '', 'list')
     expect(listed.code).toBe(0)
@@ -99,7 +69,7 @@ test.each(READABLE)(
     for (const { backupId, files, wal, history } of backups) {
       expect(await rescue(repository, key, 'verify', backupId)).toMatchObject({ code: 0 })
       expect(await rescue(repository, key, '--zstd-command', 'verify', backupId)).toMatchObject({ code: 0 })
-      const target = folder.join(backupId)
+      const target = join(targets, backupId)
       // A fixture is a handful of files and no cluster: everything is laid out, and then that is said.
       const restored = await rescue(repository, key, 'restore', backupId, target)
       expect(restored).toMatchObject({
@@ -151,6 +121,7 @@ test('the key is taken as hex, as base64 and from a file; a wrong or missing one
   const backup = expectedOf(version).backups[0]?.backupId as string
   const keyFile = folder.join('key')
   await writeFile(keyFile, `${FIXTURE_KEY.toString('base64')}\n`, { mode: 0o600 })
+  giveAway(keyFile)
   expect((await rescue(repository, FIXTURE_KEY.toString('base64'), 'verify', backup)).code).toBe(0)
   expect((await rescue(repository, '', '--key-file', keyFile, 'verify', backup)).code).toBe(0)
   const refused: [string, RegExp][] = [
@@ -266,13 +237,8 @@ async function backUp(
     await whileCopying()
   }
   const { record } = await running
+  giveAway(repository)
   return { repository, key: bytes.toString('hex'), backupId: record.backupId }
-}
-
-/** The server runs as another user where the tests run as root. */
-function giveTo(directory: string, owner: TestPostgres): void {
-  const { osUser } = owner
-  if (osUser) execFileSync('chown', ['--recursive', `${osUser.uid}:${osUser.gid}`, directory])
 }
 
 test('a cluster with a tablespace, rescued by the script, starts isolated on a new timeline and equals its source', async () => {
@@ -296,13 +262,14 @@ test('a cluster with a tablespace, rescued by the script, starts isolated on a n
   expect(configuration).toMatchObject({ code: 0, stdout: expect.stringContaining(location) })
   expect(await rescue(repository, key, 'verify', backupId)).toMatchObject({ code: 0 })
 
-  const moved = folder.join('moved-space')
+  const targets = await folder.serverFolder('targets')
+  const moved = join(targets, 'moved-space')
   const ways = [
     { name: 'below', flags: [], holds: (target: string) => join(target, 'tidemark_rescue_tablespaces', oid) },
     { name: 'mapped', flags: ['--tablespace', `${oid}=${moved}`], holds: () => moved },
   ]
   for (const { name, flags, holds } of ways) {
-    const target = folder.join(name)
+    const target = join(targets, name)
     const { code, stderr } = await rescue(repository, key, 'restore', backupId, target, ...flags)
     expect({ code, stderr }).toMatchObject({
       code: 0,
@@ -312,8 +279,6 @@ test('a cluster with a tablespace, rescued by the script, starts isolated on a n
     expect((await stat(target)).mode & 0o777).toBe(0o700)
     const again = await rescue(repository, key, 'restore', backupId, target)
     expect(again).toMatchObject({ code: EXIT.target, stderr: expect.stringContaining('not empty') })
-    giveTo(holds(target), source)
-    giveTo(target, source)
 
     // PostgreSQL's own tool, with the checksums that the server took while it sent the files.
     const ours = ['postgresql.conf', 'pg_hba.conf', 'pg_ident.conf', 'tablespace_map']
@@ -349,7 +314,7 @@ test('a backup that a CREATE TABLESPACE fell into is not laid out where its repl
     await source.query(`CREATE TABLESPACE late LOCATION '${location}'`)
   })
   expect(await rescue(repository, key, 'verify', backupId)).toMatchObject({ code: 0 })
-  const target = folder.join('target')
+  const target = join(await folder.serverFolder('targets'), 'target')
   const refused = await rescue(repository, key, 'restore', backupId, target)
   expect(refused).toMatchObject({
     code: EXIT.target,

@@ -67,13 +67,18 @@ def streams(vectors, digest_of):
         keys = {vector["dataKeyId"]: bytes.fromhex(vector["dataKey"])}
 
         def opened(data=header):
-            return rescue.Sealed(P, data, rescue.PACK, identity, keys, "vector", vector["salt"])
+            return rescue.Sealed(P, data, rescue.PACK, identity, keys.get, "vector", vector["salt"])
         sealed = opened()
         names = ("encrypt", "mac", "iv")
         check("keys", all(getattr(sealed, name).hex() == vector["keys"][name] for name in names), vector["suite"])
         for at in range(len(header)):
             changed = header[:at] + bytes([header[at] ^ 1]) + header[at + 1:]
             check("changed headers", refusal_of(lambda: opened(changed)), f"byte {at} changed, and not refused")
+        # Whoever holds the key could fill what is kept zero: a reader of version 1 must not pass it over.
+        info = b"tidemark" + header[8:11] + b"header"
+        filled = header[:12] + b"\0\0\0\1" + header[16:128]
+        tagged = filled + rescue.hmac_sha256(rescue.hkdf(keys[vector["dataKeyId"]], header[32:64], info), filled)
+        check("reserved bytes", "another object" in str(refusal_of(lambda: opened(tagged))), "the header's reserved bytes")
         for frame in vector["frames"]:
             data, index = bytes.fromhex(frame["frame"]), int(frame["index"])
             flags, _, rest = sealed.frame_bytes(data[:12], index)
@@ -94,9 +99,12 @@ def documents(vectors):
     for wrap in kek["wraps"]:
         _, _, set_id, purpose = wrap["context"].split(" ", 3)
         holder = object.__new__(rescue.Repository)
-        holder.p, holder.set_id, holder.kek = P, set_id, bytes.fromhex(kek["key"])
-        check("wraps", holder.unwrap([wrap["wrap"]], purpose, "vector").hex() == wrap["secret"], wrap["context"])
-        check("wraps", refusal_of(lambda: holder.unwrap([wrap["wrap"]], purpose + "x", "vector")), "another purpose")
+        holder.p, holder.set_id, holder.kek, holder.kek_id = P, set_id, bytes.fromhex(kek["key"]), wrap["wrap"]["kek"]
+        alien, other = {"type": "later"}, dict(wrap["wrap"], kek="0" * 16)
+        holder.wraps = {purpose: [alien, other, wrap["wrap"]], purpose + "x": [wrap["wrap"]], "none": [alien, other]}
+        check("wraps", holder.unwrap(purpose).hex() == wrap["secret"], wrap["context"])
+        check("wraps", refusal_of(lambda: holder.unwrap(purpose + "x")), "another purpose")
+        check("wraps", holder.unwrap("none") is None and holder.unwrap("absent") is None, "no wrap that is ours")
     signed = vectors["signedDocument"]
     public = rescue.unbase64(signed["publicKey"], 32, "vector")
     payload, line, _ = signed["document"].encode().split(b"\n")
@@ -107,14 +115,16 @@ def documents(vectors):
     with tempfile.TemporaryDirectory() as root:
         os.mkdir(os.path.join(root, "keys"))
         about = {"format": "tidemark-repository", "version": 1, "setId": ring["setId"], "publicKey": ring["publicKey"], "requires": []}
-        for name, text in (("tidemark.json", json.dumps(about)), ("keys/keyring-1-vector.json", ring["document"])):
+        for name, text in (("tidemark.json", json.dumps(about)), ("keys/keyring-1-00.json", ring["document"])):
             with open(os.path.join(root, name), "w", encoding="utf-8") as file:
                 file.write(text)
         repository = rescue.Repository(P, root, bytes.fromhex(ring["kek"]))
-        check("keyring", repository.data_keys[ring["dataKey"]["id"]].hex() == ring["dataKey"]["bytes"], "data key")
+        check("keyring", repository.data_key(ring["dataKey"]["id"]).hex() == ring["dataKey"]["bytes"], "data key")
         check("keyring", repository.digest_key.hex() == ring["digestKey"], "digest key")
         wrong = refusal_of(lambda: rescue.Repository(P, root, bytes(32)))
         check("keyring", wrong and wrong.code == rescue.KEY, "a wrong key")
+        pinned = refusal_of(lambda: rescue.Repository(P, root, bytes.fromhex(ring["kek"]), bytes(32)))
+        check("keyring", pinned and pinned.code == rescue.DAMAGED, "another public key than the pinned one")
 
 
 def entry(path, kind=rescue.FILE, zero=0, mode=0o600, size=0, target=b"", extents=()):
@@ -127,7 +137,7 @@ def hostile_file_lists():
     bad += [entry(b"a", kind=4), entry(b"a", zero=1), entry(b"a", kind=rescue.DIRECTORY, size=1), entry(b"a", target=b"t"),
             entry(b"a", kind=rescue.LINK), entry(b"a", size=9, extents=[(0, 10, 0, 0, 0)]), entry(b"a", size=9, extents=[(0, 0, 0, 0, 0)]),
             entry(b"a", size=9, extents=[(0, 5, 0, 0, 0), (4, 5, 0, 0, 0)]), entry(b"a", size=9, extents=[(0, 5, 1, 0, 0)]),
-            entry(b"a")[:-1], b"\1"]
+            entry(b"a", kind=rescue.LINK, target=b"x\0y"), entry(b"a")[:-1], b"\1"]
 
     def listing(data):
         backup = backup_with(lists=[{"name": "files-00001"}], id="0" * 16, folder="f", packs=[{}])
@@ -136,6 +146,38 @@ def hostile_file_lists():
     check("file lists", len(listing(entry(b"a/b", size=9, extents=[(4, 5, 0, 0, 0)]))) == 1, "a right entry")
     for data in bad:
         check("file lists", refusal_of(lambda: listing(data)), f"{data!r} not refused")
+
+
+def frame_tables():
+    """Only the end of a pack may carry the flag: elsewhere it is refused before anything is computed."""
+    sealed = object.__new__(rescue.Sealed)
+    sealed.what, sealed.tag_bytes = "vector", 16
+    for flags in (rescue.TABLE, rescue.TABLE | rescue.LAST):
+        file = io.BytesIO(struct.pack(">B3xII", flags, 0, 0) + bytes(16))
+        check("frame tables", "outside a pack" in str(refusal_of(lambda: list(rescue.read_stream(file, sealed, 1)))), flags)
+
+
+def histories():
+    """A history file is bound to its system and timeline (section 9)."""
+    key, text = bytes(range(32)), b"1\t0/5000000\tno recovery target specified\n"
+    digest = rescue.keyed_digest(key, b"history", struct.pack(">QI", 7, 2) + text).hex()
+    for system, timeline, right in (("7", 2, True), ("8", 2, False), ("7", 3, False)):
+        repository = type("Fake", (), {"digest_key": key, "data_key": None, "open": lambda *_: io.BytesIO(b"")})()
+        backup = backup_with(r=repository, p=P, folder="f", history=[f"wal/{timeline:08X}.history-{digest}"],
+                             record={"systemId": system, "server": {"walSegmentBytes": 1}}, segments=lambda: [])
+        was = rescue.Sealed, rescue.read_stream
+        rescue.Sealed, rescue.read_stream = lambda *_: None, lambda *_: iter([text])
+        try:
+            refused = refusal_of(lambda: backup.write_wal(lambda name: io.BytesIO()))
+        finally:
+            rescue.Sealed, rescue.read_stream = was
+        check("histories", (refused is None) == right, f"system {system}, timeline {timeline}")
+
+
+def hostile_texts():
+    """What others wrote does not steer a terminal."""
+    shown = rescue.plain("a\x1b[2J\x9b\udcff\rb\n\tü")
+    check("texts", shown == "a\\x1b[2J\\x9b\\udcff\\rb\n\tü", shown)
 
 
 def unknown_features():
@@ -157,6 +199,7 @@ def tablespaces():
         def space(seen, location=folder):
             return [{"oid": "7", "name": "s", "location": location, "seen": seen}]
         check("tablespaces", checked(space(["before", "copy"])) is None, "of before")
+        check("tablespaces", checked(space(["before", "a word of later"])) is None, "of before, and seen in another way")
         for spaces in ([], space(["after"]), space(["before", "wal"])):
             check("tablespaces", checked(spaces).code == rescue.TARGET, f"{spaces} laid out unasked")
             check("tablespaces", checked(spaces, True) is None, f"{spaces} refused")
@@ -166,6 +209,7 @@ def tablespaces():
 
 def configuration():
     documents = [{"kind": "main", "path": "/etc/x.conf", "inDataDirectory": False, "content": base64.b64encode(b"port = 5444\n").decode()},
+                 {"kind": "of later", "path": "/etc/y.conf", "inDataDirectory": False, "content": ""},
                  {"kind": "auto", "path": "/d/postgresql.auto.conf", "inDataDirectory": True, "content": None}]
     setting = {"name": "work_mem", "value": "64", "unit": "kB", "source": "configuration file", "file": "/etc/x.conf"}
     source = {"configuration": documents, "unread": [{"what": "pg_hba.conf", "reason": "denied"}], "settings": [setting],
@@ -173,7 +217,7 @@ def configuration():
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         rescue.print_configuration(backup_with(source=lambda: source))
-    for part in ("main /etc/x.conf\nport = 5444\n", "auto /d/postgresql.auto.conf\n# (in the data", "work_mem = '64' kB", "denied"):
+    for part in ("main /etc/x.conf\nport = 5444\n", "auto /d/postgresql.auto.conf\n# (in the data", "work_mem = '64' kB", "denied", "of later /etc/y.conf"):
         check("configuration", part in printed.getvalue(), part)
 
 
@@ -184,6 +228,9 @@ identities(VECTORS["identities"])
 streams(VECTORS["streams"], lambda identity: BYTES[json.dumps(identity, sort_keys=True)])
 documents(VECTORS)
 hostile_file_lists()
+frame_tables()
+histories()
+hostile_texts()
 unknown_features()
 tablespaces()
 configuration()
