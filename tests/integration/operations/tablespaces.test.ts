@@ -135,28 +135,18 @@ test('directories that a tablespace must not go to are refused before anything i
   expect(await readdir(target)).toEqual([])
 })
 
-test('a tablespace in place is restored in place, or missed aloud where the server has not sent it', async () => {
-  await using server = await startPostgres({ settings: { allow_in_place_tablespaces: 'on' } })
+test('a tablespace in place is restored in place', async () => {
+  // PostgreSQL 15 does not send them, and the preflight of a backup says so.
+  await using server = await startPostgres({ version: 16, settings: { allow_in_place_tablespaces: 'on' } })
   await server.query("CREATE TABLESPACE inside LOCATION ''")
-  await server.query('CREATE TABLE there TABLESPACE inside AS SELECT generate_series(1, 500) AS id')
-  await server.query('CREATE TABLE here AS SELECT 42 AS answer; CHECKPOINT')
-  const [version] = await server.query<{ sends: boolean }>(
-    "SELECT current_setting('server_version_num')::int >= 160000 AS sends",
-  )
+  await server.query('CREATE TABLE there TABLESPACE inside AS SELECT generate_series(1, 500) AS id; CHECKPOINT')
   await using own = await Fleet.create({ clusters: { main: server }, repositories: { local: { folder: 'local' } } })
   await own.initRepositories()
   await own.backupLocally()
   const target = await own.newTarget('clone')
-  const run = ['restore', 'run', 'latest', '--target', target, '--local']
-  const sends = version?.sends === true
-  const first = await own.cli(run)
-  expect(first.code).toBe(sends ? 0 : 7)
-  expect(first.problem).toBe(sends ? undefined : 'RESTORE_UNSUPPORTED')
-  if (!sends) await own.json([...run, '--allow-damaged'])
+  await own.json(['restore', 'run', 'latest', '--target', target, '--local'])
   await using clone = await adoptPostgres({ dataDirectory: target })
-  expect(await clone.query('SELECT answer FROM here')).toEqual([{ answer: 42 }])
-  const rows = await rowsThere(clone).catch(() => 'missing')
-  expect(rows).toEqual(sends ? [{ n: 500 }] : 'missing')
+  expect(await rowsThere(clone)).toEqual([{ n: 500 }])
 })
 
 test('a tablespace that is made while the backup runs keeps it off the host where that exists', async () => {

@@ -49,7 +49,16 @@ test('the job arrives as it was asked for, with its operation id', async () => {
   const { operationId } = await bench.queue.enqueueRestore(restoreRequest)
   await bench.reaches(operationId, ['succeeded'])
   expect(seen).toEqual([
-    { ...restoreRequest, profile: 'clone', operationId, requestedAt: expect.any(String) as string },
+    {
+      ...restoreRequest,
+      profile: 'clone',
+      mode: 'new',
+      configuration: 'stand-in',
+      discardOnFailure: false,
+      tablespaceMappings: [],
+      operationId,
+      requestedAt: expect.any(String) as string,
+    },
   ])
 })
 
