@@ -118,7 +118,7 @@ async function measure(folder: string): Promise<void> {
     await using spool = await RestoreSpool.fill(join(folder, 'spool'), entries(), packs)
     for (let pack = 0; pack < packs; pack += 1) found += spool.rowsOf(pack).to - spool.rowsOf(pack).from
     process.stdout.write(
-      `  ${spool.files} files, ${found} extents in ${packs} packs; spool ${Math.round(spool.bytes / MiB)} MiB\n`,
+      `  ${spool.files} files, ${found} extents in ${packs} packs; spool ${Math.round(spool.bytes / MiB)} MiB; peak RSS so far ${Math.round((await peakBytes()) / MiB)} MiB\n`,
     )
   }
   await using comparison = new SpooledJoin(join(folder, 'comparison'))
@@ -129,6 +129,11 @@ async function measure(folder: string): Promise<void> {
   for await (const { key } of comparison.differences()) throw new Error(`${key} differs from itself`)
   const left = (await readdir(folder)).filter((name) => name === 'spool')
   if (left.length > 0) throw new Error('the spool was left behind')
+}
+
+/** The largest this process ever was, by the kernel. */
+async function peakBytes(): Promise<number> {
+  return Number(/VmHWM:\s+(\d+)/.exec(await readFile('/proc/self/status', 'utf8'))?.[1]) * 1024
 }
 
 async function runTree(name: string): Promise<void> {
@@ -153,8 +158,7 @@ const trees: Record<string, () => Iterable<FileEntry>> = {
 if (step === 'store') await store(trees[name]?.() ?? [], folder)
 else if (step === 'measure') {
   await measure(folder)
-  const status = await readFile('/proc/self/status', 'utf8')
-  await writeFile(join(folder, 'peak'), String(Number(/VmHWM:\s+(\d+)/.exec(status)?.[1]) * 1024))
+  await writeFile(join(folder, 'peak'), String(await peakBytes()))
 } else {
   for (const tree of Object.keys(trees)) {
     process.stdout.write(`${tree} files\n`)

@@ -1,6 +1,7 @@
 /** The file list of a backup, part by part: authenticated, decoded, never held whole. */
 import { createHash } from 'node:crypto'
 import { unsealBytes } from '@tidemark/crypto'
+import { freeBuffer } from '@tidemark/kernel'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupIncompleteError, DocumentDamagedError } from './errors.ts'
 import { ClusterLayout, fileListName } from './layout.ts'
@@ -29,9 +30,15 @@ export async function* readFileList(
     if (createHash('sha256').update(stored).digest('hex') !== part.sha256)
       throw new DocumentDamagedError(what, 'its SHA-256 is not the recorded one')
     const identity = { kind: 'file-list', backupId: record.backupId, ordinal: i + 1 } as const
-    for (const entry of decodeFileEntries(unsealBytes(stored, keyOf, identity, what), what)) {
-      checkExtents(entry, table, what)
-      yield entry
+    const plaintext = unsealBytes(stored, keyOf, identity, what)
+    freeBuffer(stored)
+    try {
+      for (const entry of decodeFileEntries(plaintext, what)) {
+        checkExtents(entry, table, what)
+        yield entry
+      }
+    } finally {
+      freeBuffer(plaintext)
     }
   }
 }

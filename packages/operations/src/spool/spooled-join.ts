@@ -4,9 +4,11 @@
  * Records are spread over partitions by a hash of their key, so that both sides of a key meet in one; partitions are compared one at a time.
  */
 import { rm } from 'node:fs/promises'
+import { freeBuffer } from '@tidemark/kernel'
 import { SpoolFile } from './spool-file.ts'
 
 const HELD_BYTES = 16 * 1_048_576
+const FIRST_BYTES = 65_536
 const PARTITIONS = 256
 const HEAD_BYTES = 5
 
@@ -27,34 +29,44 @@ interface Slice {
 export class SpooledJoin implements AsyncDisposable {
   readonly #path: string
   readonly #heldBytes: number
-  readonly #records: Buffer[][] = Array.from({ length: PARTITIONS }, () => [])
+  /** Records one after the other: as buffers of their own they would take several times their bytes. */
+  #arena: Buffer
+  #used = 0
+  #offsets: number[] = []
+  #partitions: number[] = []
   readonly #spilled: Slice[][] = Array.from({ length: PARTITIONS }, () => [])
-  #held = 0
   #file: SpoolFile | undefined
 
   /** @param path of the file to be made once there is too much to hold. @param heldBytes for tests. */
   constructor(path: string, heldBytes = HELD_BYTES) {
     this.#path = path
     this.#heldBytes = heldBytes
+    this.#arena = Buffer.allocUnsafeSlow(Math.min(heldBytes, FIRST_BYTES))
   }
 
   /** Keys and values have one character per byte, 65,535 at most. A promise where something is to be written first: wait for it before the next call. */
   add(side: Side, key: string, value: string): Promise<void> | undefined {
-    const record = Buffer.allocUnsafe(HEAD_BYTES + key.length + value.length)
-    record.writeUInt8(side === 'left' ? 0 : 1, 0)
-    record.writeUInt16LE(key.length, 1)
-    record.writeUInt16LE(value.length, 3)
-    record.write(key, HEAD_BYTES, 'latin1')
-    record.write(value, HEAD_BYTES + key.length, 'latin1')
-    this.#records[hashOf(key) % PARTITIONS]?.push(record)
-    // What V8 and its buffer take beside the bytes.
-    this.#held += record.length + 160
-    return this.#held < this.#heldBytes ? undefined : this.#spill()
+    const bytes = HEAD_BYTES + key.length + value.length
+    if (this.#used + bytes > this.#arena.length) this.#grow(bytes)
+    const at = this.#used
+    const arena = this.#arena
+    arena.writeUInt8(side === 'left' ? 0 : 1, at)
+    arena.writeUInt16LE(key.length, at + 1)
+    arena.writeUInt16LE(value.length, at + 3)
+    arena.write(key, at + HEAD_BYTES, 'latin1')
+    arena.write(value, at + HEAD_BYTES + key.length, 'latin1')
+    this.#offsets.push(at)
+    this.#partitions.push(hashOf(key) % PARTITIONS)
+    this.#used += bytes
+    return this.#used < this.#heldBytes ? undefined : this.#spill()
   }
 
   /** Every key that only one side has, or that has two values. To be called once, when all is added. */
   async *differences(): AsyncGenerator<Difference> {
-    await this.#file?.flush()
+    if (this.#file !== undefined) {
+      await this.#spill()
+      await this.#file.flush()
+    }
     for (let partition = 0; partition < PARTITIONS; partition += 1) yield* this.#compare(partition)
   }
 
@@ -80,24 +92,43 @@ export class SpooledJoin implements AsyncDisposable {
 
   async *#load(partition: number): AsyncGenerator<[Side, string, string]> {
     for (const { offset, bytes } of this.#spilled[partition] ?? []) {
-      const slice = Buffer.alloc(bytes)
+      const slice = Buffer.allocUnsafeSlow(bytes)
       if ((await this.#file?.read(slice, offset)) !== bytes) throw new Error('the spool of a comparison is cut short')
       yield* recordsOf(slice)
     }
-    for (const record of this.#records[partition] ?? []) yield* recordsOf(record)
-    this.#records[partition] = []
+    for (const [i, of] of this.#partitions.entries()) if (of === partition) yield* recordsOf(this.#record(i))
+  }
+
+  #record(i: number): Buffer {
+    return this.#arena.subarray(this.#offsets[i] ?? 0, this.#offsets[i + 1] ?? this.#used)
+  }
+
+  #grow(bytes: number): void {
+    const wanted = Math.max(this.#used + bytes, Math.min(this.#arena.length * 2, this.#heldBytes))
+    const grown = Buffer.allocUnsafeSlow(wanted)
+    this.#arena.copy(grown, 0, 0, this.#used)
+    freeBuffer(this.#arena)
+    this.#arena = grown
   }
 
   async #spill(): Promise<void> {
     this.#file ??= await SpoolFile.create(this.#path)
-    for (const [partition, records] of this.#records.entries()) {
-      if (records.length === 0) continue
+    const order = Uint32Array.from(this.#offsets.keys()).sort(
+      (a, b) => (this.#partitions[a] ?? 0) - (this.#partitions[b] ?? 0) || a - b,
+    )
+    let next = 0
+    for (let partition = 0; partition < PARTITIONS; partition += 1) {
       const offset = this.#file.length
-      for (const record of records) await this.#file.append(record)
-      this.#spilled[partition]?.push({ offset, bytes: this.#file.length - offset })
-      this.#records[partition] = []
+      for (; this.#partitions[order[next] ?? -1] === partition; next += 1) {
+        const written = this.#file.append(this.#record(order[next] ?? 0))
+        if (written !== undefined) await written
+      }
+      const bytes = this.#file.length - offset
+      if (bytes > 0) this.#spilled[partition]?.push({ offset, bytes })
     }
-    this.#held = 0
+    this.#used = 0
+    this.#offsets = []
+    this.#partitions = []
   }
 }
 

@@ -27,6 +27,8 @@ export class PathSpool implements AsyncDisposable {
   readonly #entries: SpoolFile
   readonly #index: SpoolFile
   readonly #place = Buffer.alloc(8)
+  /** One for all: millions of small buffers would pile up outside of V8's heap. */
+  readonly #entry = Buffer.allocUnsafeSlow(HEAD_BYTES + 0xffff)
   #files = 0
 
   private constructor(entries: SpoolFile, index: SpoolFile) {
@@ -55,16 +57,15 @@ export class PathSpool implements AsyncDisposable {
   add(path: string, { mode, size, extents }: FileEntry): Promise<void> | undefined {
     let covered = 0
     for (const { length } of extents) covered += length
-    const name = Buffer.from(path, 'latin1')
-    const entry = Buffer.allocUnsafe(HEAD_BYTES + name.length)
+    const entry = this.#entry
     entry.writeUInt16LE(mode, 0)
     entry.writeUInt16LE(covered < size ? HAS_HOLES : 0, 2)
-    entry.writeUInt16LE(name.length, 4)
+    entry.writeUInt16LE(path.length, 4)
     entry.writeDoubleLE(size, 6)
-    name.copy(entry, HEAD_BYTES)
+    entry.write(path, HEAD_BYTES, 'latin1')
     this.#files += 1
     const indexed = this.#indexEnd()
-    const added = this.#entries.append(entry)
+    const added = this.#entries.append(entry.subarray(0, HEAD_BYTES + path.length))
     return indexed === undefined && added === undefined ? undefined : bothOf(indexed, added)
   }
 
