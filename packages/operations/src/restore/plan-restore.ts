@@ -216,7 +216,11 @@ async function tablespacesOf(
     target.owner,
   )
   // PostgreSQL 15 leaves them out of a base backup and of its manifest (sendDir, basebackup.c); later ones send them.
-  const unsent = tablespaces.find(({ oid, kind }) => kind === 'in-place' && surveyed?.files.get(oid) === undefined)
+  // One that was made while the backup ran is made again by its WAL.
+  const older = new Set(source.tablespaces.filter(({ seen }) => seen.includes('before')).map(({ oid }) => oid))
+  const unsent = tablespaces.find(
+    ({ oid, kind }) => kind === 'in-place' && older.has(oid) && surveyed?.files.get(oid) === undefined,
+  )
   if (unsent !== undefined && !request.allowDamaged) {
     throw new RestoreUnsupportedError(
       record.backupId,
