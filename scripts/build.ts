@@ -19,6 +19,7 @@ const APPS = {
   'worker-backup': 'apps/worker-backup/src/main.ts',
   'worker-verify': 'apps/worker-verify/src/main.ts',
   'worker-restore': 'apps/worker-restore/src/main.ts',
+  'worker-maintenance': 'apps/worker-maintenance/src/main.ts',
 }
 const THREAD_URL = /new URL\('\.\/([a-z-]+-thread)\.ts', import\.meta\.url\)/g
 
