@@ -9,6 +9,8 @@ export const targetMarkerSchema = z.object({
   cluster: z.string(),
   systemId: z.string(),
   profile: restoreProfileSchema,
+  /** The directory it was written for: a copy of it carries the marker along, and the paths of the original's tablespaces. */
+  directory: z.object({ path: z.string(), inode: z.int().nonnegative() }),
   /** Absolute paths by oid. */
   tablespaces: z.record(z.string().regex(/^\d+$/), z.string()).default({}),
   /** As root: whom the files are given to. */

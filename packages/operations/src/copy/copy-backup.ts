@@ -6,7 +6,7 @@
  * Memory: two packs.
  */
 import { createHash } from 'node:crypto'
-import { openSignedDocument } from '@tidemark/crypto'
+import { SignatureRefusedError, openSignedDocument } from '@tidemark/crypto'
 import { type Clock, type Logger, OperationalError, type ReportProgress, freeBuffer } from '@tidemark/kernel'
 import {
   ClusterLayout,
@@ -39,8 +39,8 @@ const HOUR_MS = 3_600_000
 const TRUSTED_MS = 12 * HOUR_MS
 /** The begin object in the target protects the folders of parents, which get no new objects for as long as a copy takes. */
 const REFRESH_BEGIN_MS = HOUR_MS / 2
-/** Less than the age of debris. */
-const UNPROTECTED_MS = 20 * HOUR_MS
+/** With the age of what is trusted, less than the age of debris. */
+const UNPROTECTED_MS = 11 * HOUR_MS
 const PACKS_AT_ONCE = 2
 
 export interface CopyRequest {
@@ -152,7 +152,13 @@ class Copy {
     for await (const { name } of to.store.list('keys/', { signal })) there.add(name)
     for (const { name, bytes } of await readKeyrings(from, signal)) {
       if (there.has(name)) continue
-      openSignedDocument(bytes, publicKey, `${name} in ${from.name}`)
+      try {
+        openSignedDocument(bytes, publicKey, `${name} in ${from.name}`)
+      } catch (error) {
+        if (!(error instanceof SignatureRefusedError)) throw error
+        this.#deps.logger.warn({ repository: from.name, object: name }, 'no keyring of this set: not copied')
+        continue
+      }
       if ((await to.store.putIfAbsent(name, bytes, { signal, sha256: digestOf(bytes) })) === 'stored')
         this.#count(1, bytes.length)
     }

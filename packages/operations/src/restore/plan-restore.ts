@@ -105,6 +105,8 @@ export interface PlanDeps {
 /** sun_path has 108 bytes with its end; the socket is called .s.PGSQL.65535 at the longest. */
 const LONGEST_SOCKET_FOLDER = 107 - '/.s.PGSQL.65535'.length
 /** What a file takes on disk beside its bytes: an inode, and half a block at its end. */
+/** What a source document calls WAL that could not be read: backup/source-facts.ts. */
+const UNREAD_WAL = 'tablespaces in WAL'
 const BYTES_PER_FILE = 4096
 
 /**
@@ -216,6 +218,14 @@ async function tablespacesOf(
     target.owner,
   )
   // PostgreSQL 15 leaves them out of a base backup and of its manifest (sendDir, basebackup.c); later ones send them.
+  const unscanned = source.unread.find(({ what }) => what === UNREAD_WAL)
+  if (unscanned !== undefined && !request.allowDamaged) {
+    throw new RestoreUnsupportedError(
+      record.backupId,
+      `WAL that was not searched for tablespaces: ${unscanned.reason}`,
+      'its replay may make one at a path that is used on this host: restore another backup, or, on a host without any of the source’s paths, with --allow-damaged',
+    )
+  }
   // One that was made while the backup ran is made again by its WAL.
   const older = new Set(source.tablespaces.filter(({ seen }) => seen.includes('before')).map(({ oid }) => oid))
   const unsent = tablespaces.find(

@@ -81,16 +81,24 @@ export async function planTablespaces(
     if (sourced.has(oid) || inWal.has(oid)) return { oid, name, location: null, kind: 'in-place' as const }
     throw TablespaceLocationError.unknown(oid)
   })
-  refuseMeaningless(wishes, located)
+  refuseMeaningless(
+    wishes,
+    located.map((each) => (isReplayed(sourced.get(each.oid)) ? { ...each, kind: 'replayed' } : each)),
+  )
   const planned: PlannedTablespace[] = []
   for (const each of located) {
     const { oid, kind, location } = each
-    const find = kind === 'copied' ? copiedTarget : replayedTarget
+    // Made after the preflight and before the server's own list: copied, and made again at its own path by WAL all the same.
+    const find = kind === 'copied' && !isReplayed(sourced.get(oid)) ? copiedTarget : replayedTarget
     const target = location === null ? undefined : await find(oid, location, wishes, marker, owner)
     planned.push({ ...each, target })
   }
   refuseShared(planned)
   return planned
+}
+
+function isReplayed(source: SourceDocument['tablespaces'][number] | undefined): boolean {
+  return source !== undefined && source.seen.includes('wal') && !source.seen.includes('before')
 }
 
 async function copiedTarget(

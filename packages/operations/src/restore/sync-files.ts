@@ -3,7 +3,7 @@
  *
  * A file is done once all packs up to its last one are. Every file is synced: a comparison that found it whole says nothing of the disk.
  */
-import { type FileHandle, open } from 'node:fs/promises'
+import { type FileHandle, open, truncate } from 'node:fs/promises'
 import { constants } from 'node:fs'
 import { throwIfAborted } from '@tidemark/kernel'
 import { TargetWriteError } from '../errors.ts'
@@ -89,7 +89,11 @@ async function syncFile(path: string, mode: number): Promise<void> {
   try {
     await using handle: FileHandle = await open(pathBytes(path), constants.O_RDONLY | constants.O_NOFOLLOW)
     if ((mode & 0o600) !== 0o600) await handle.chmod(mode)
-    await handle.sync()
+    await handle.sync().catch(async (error: unknown) => {
+      // Its pages count as clean from now on, though the disk may have others: a restore that compares must not find them whole.
+      await truncate(pathBytes(path), 0).catch(() => {})
+      throw error
+    })
   } catch (cause) {
     throw new TargetWriteError(path, cause)
   }

@@ -1,5 +1,18 @@
 import { randomBytes } from 'node:crypto'
-import { chown, lstat, mkdir, mkdtemp, readFile, readdir, readlink, rm, symlink, writeFile } from 'node:fs/promises'
+import {
+  chown,
+  cp,
+  lstat,
+  mkdir,
+  mkdtemp,
+  readFile,
+  readdir,
+  readlink,
+  rename,
+  rm,
+  symlink,
+  writeFile,
+} from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
@@ -141,6 +154,24 @@ test('a delta hides pg_control and says so before anything else happens', async 
   expect(await readdir(join(path, 'global'))).toEqual(['pg_control.tidemark'])
   expect(await markerOf(path)).toMatchObject({ state: 'incomplete', backupId: 'ffeeddccbbaa9988' })
   await target.keep()
+})
+
+test('a copy of a restored directory is no target for a delta: its marker has the tablespaces of the original', async () => {
+  const [path, copy] = [join(folder, 'target'), join(folder, 'copy')]
+  await restored(path)
+  await cp(path, copy, { recursive: true })
+  await expect(claim(copy, { mode: 'delta' })).rejects.toThrow(TargetNotResumableError)
+  await rm(path, { recursive: true })
+  // Nor in its place: it is another directory.
+  await rename(copy, path)
+  await expect(claim(path, { mode: 'delta' })).rejects.toThrow(/was written for/)
+})
+
+test('an empty lock file is held: somebody is about to write it', async () => {
+  const path = join(folder, 'target')
+  await restored(path)
+  await writeFile(join(path, LOCK), '')
+  await expect(claim(path, { mode: 'delta' })).rejects.toThrow(TargetInUseError)
 })
 
 test('a directory that a live process holds is left alone, one that a dead process held is taken up', async () => {

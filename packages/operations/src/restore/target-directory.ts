@@ -17,6 +17,7 @@ import {
   readdir,
   rename,
   rm,
+  stat,
   symlink,
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
@@ -48,7 +49,7 @@ export interface ClaimOptions {
   readonly owner: Owner | undefined
   readonly mode: TargetMode
   readonly tablespaces: readonly TargetTablespace[]
-  readonly fence: Omit<TargetMarker, 'state' | 'tablespaces' | 'owner'>
+  readonly fence: Omit<TargetMarker, 'state' | 'directory' | 'tablespaces' | 'owner'>
 }
 
 export class TargetDirectory {
@@ -76,8 +77,10 @@ export class TargetDirectory {
     const facts = await inspectTarget(path, owner, mode)
     const root = await TargetRoot.take(path, facts.owner, facts.exists)
     const tablespaces = Object.fromEntries(options.tablespaces.map((tablespace) => [tablespace.oid, tablespace.path]))
+    const { ino } = await stat(root.base)
     const target = new TargetDirectory(root, {
       ...fence,
+      directory: { path, inode: ino },
       tablespaces,
       ...(facts.owner === undefined ? {} : { owner: facts.owner }),
     })

@@ -81,6 +81,12 @@ async function inspectMarked(
       mode,
       `the restore of backup ${marker.backupId} in it is ${marker.state}`,
     )
+  if (marker.directory.path !== directory || marker.directory.inode !== target.ino)
+    throw new TargetNotResumableError(
+      directory,
+      mode,
+      `its marker was written for ${marker.directory.path}: this is a copy of that, or was moved`,
+    )
   const freeBytes = await freeBytesOf(directory)
   // Root's own while a restore is in it: whoever was killed could not give it back, and nobody else has written the marker.
   const asked = owner ?? (isRootsAlone(target) ? marker.owner : undefined)

@@ -44,8 +44,11 @@ export async function releaseLock(base: string): Promise<void> {
 export async function refuseIfHeld(path: string, directory: string): Promise<void> {
   const text = await readFile(path, 'utf8').catch((error: unknown) => {
     ignoreAbsent(error as NodeJS.ErrnoException)
-    return ''
+    return undefined
   })
+  if (text === undefined) return
+  // Somebody is between making the file and writing it, or was killed there: PostgreSQL takes an empty one as held, too.
+  if (text === '') throw new TargetInUseError(directory, undefined)
   const lines = text.split('\n')
   const pid = Math.abs(Number.parseInt(lines[0] ?? '', 10))
   // A process of this number that is not ours: in a container, a dead restore may well have had our own.

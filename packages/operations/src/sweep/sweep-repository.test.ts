@@ -298,18 +298,34 @@ test('debris whose own begin object is of a release to come is left to that rele
   expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'undecided' }] })
 })
 
-test('records from before the debris are not read', async () => {
+test('a record speaks for its parents also where a copy or a storage class gave them later times than its own', async () => {
   const play = new Play()
-  for (let i = 0; i < 20; i += 1) await play.commit(await play.begin())
-  await play.pass(60 * 72, true)
-  const dead = await play.begin()
-  await play.pack(dead)
-  dead.state = 'dead'
+  const parent = await play.begin()
+  await play.pack(parent)
+  parent.state = 'dead'
+  await play.commit(await play.begin([parent]))
   await play.pass(60 * 25, true)
-  const read: string[] = []
-  play.store.faults.latency = (method, name) => void (method === 'get' && read.push(name ?? ''))
-  expect(await play.sweep()).toMatchObject({ folders: [{ backupId: dead.id }] })
-  expect(read.filter((name) => name.startsWith(layout.records))).toEqual([])
+  for (const name of parent.packs) {
+    const bytes = play.store.bytesOf(name) ?? Buffer.alloc(0)
+    await play.store.put(name, bytes, { signal: new AbortController().signal })
+  }
+  await play.pass(60 * 25, true)
+  expect(await play.sweep()).toMatchObject({ folders: [], kept: [{ backupId: parent.id, why: 'parent' }] })
+})
+
+test("a begin object under another attempt's name hides nobody's parents", async () => {
+  const play = new Play()
+  const parent = await play.begin()
+  await play.pack(parent)
+  parent.state = 'dead'
+  const other = await play.begin()
+  const child = await play.begin([parent])
+  await play.pass(60 * 25, true)
+  await play.renew(child)
+  const bytes = play.store.bytesOf(layout.begin(other.id, 0)) ?? Buffer.alloc(0)
+  await play.store.put(layout.begin(child.id, 999_999_999), bytes, { signal: new AbortController().signal })
+  const { folders } = await play.sweep()
+  expect(folders.map(({ backupId }) => backupId)).not.toContain(parent.id)
 })
 
 test('of a committed backup the begin objects go, but for the newest one', async () => {

@@ -8,7 +8,9 @@ import { openSignedDocument } from '@tidemark/crypto'
 import { type Logger, OperationalError, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
 import {
   CLUSTERS,
+  CLUSTER_NAME,
   ClusterLayout,
+  DocumentDamagedError,
   type RecordName,
   type Repository,
   beginSchema,
@@ -22,8 +24,6 @@ import { deleteFolder } from './delete-folder.ts'
 const HOUR_MS = 3_600_000
 /** No object of a folder may be younger, if it is to be debris. An attempt that is silent for an hour gives up. */
 const DEBRIS_MS = 24 * HOUR_MS
-/** The store's clock may have been set back by this much since. */
-const CLOCK_SLACK_MS = 24 * HOUR_MS
 const LISTED = 1000
 
 export interface SweepRequest {
@@ -63,11 +63,6 @@ export interface SweepOutcome {
 interface Begins {
   readonly names: { readonly name: string; readonly number: number }[]
   newestMs: number
-}
-
-interface Candidate {
-  readonly backupId: string
-  readonly oldestMs: number
 }
 
 /** @throws {StoreUnavailableError} and its kind: what was deleted by then is gone, and the next sweep goes on. */
@@ -116,7 +111,7 @@ class Sweep {
   async system(folder: string): Promise<void> {
     const [, cluster, systemId] = /^clusters\/([^/]+)\/([^/]+)\/$/.exec(folder) ?? []
     if (cluster === undefined || systemId === undefined) return
-    if (!/^[a-z0-9][a-z0-9-]{0,62}$/.test(cluster) || !/^\d{1,20}$/.test(systemId)) return
+    if (!CLUSTER_NAME.test(cluster) || !/^\d{1,20}$/.test(systemId)) return
     const { signal } = this.#deps
     const layout = new ClusterLayout(cluster, systemId)
     // The order matters: whatever comes to be after `now` is young, and an attempt that commits meanwhile has a young begin object.
@@ -126,7 +121,7 @@ class Sweep {
     const records = await this.#listRecords(cluster, systemId)
     const candidates = await this.#candidates(layout, folders, begins, records, nowMs)
     const debris = await this.#withoutParents(candidates, begins, records, nowMs)
-    for (const { backupId } of debris) {
+    for (const backupId of debris) {
       throwIfAborted(signal, 'the sweep')
       await this.#sweepFolder(layout, cluster, systemId, backupId, nowMs)
     }
@@ -178,20 +173,20 @@ class Sweep {
     begins: ReadonlyMap<string, Begins>,
     records: ReadonlyMap<string, unknown>,
     nowMs: number,
-  ): Promise<Candidate[]> {
-    const candidates: Candidate[] = []
+  ): Promise<string[]> {
+    const candidates: string[] = []
     for (const backupId of folders) {
       if (records.has(backupId)) continue
       let newestMs = begins.get(backupId)?.newestMs ?? Number.NEGATIVE_INFINITY
-      let oldestMs = Number.POSITIVE_INFINITY
+      let found = false
       for await (const { modifiedAt } of this.#repository.store.list(layout.base(backupId), {
         signal: this.#deps.signal,
       })) {
         newestMs = Math.max(newestMs, modifiedAt.getTime())
-        oldestMs = Math.min(oldestMs, modifiedAt.getTime())
+        found = true
       }
-      if (oldestMs === Number.POSITIVE_INFINITY) continue
-      if (nowMs - newestMs > DEBRIS_MS) candidates.push({ backupId, oldestMs })
+      if (!found) continue
+      if (nowMs - newestMs > DEBRIS_MS) candidates.push(backupId)
       else this.#kept.push({ backupId, why: 'young' })
     }
     return candidates
@@ -199,16 +194,16 @@ class Sweep {
 
   /** Those that no live attempt and no record names as a parent. */
   async #withoutParents(
-    candidates: readonly Candidate[],
+    candidates: readonly string[],
     begins: ReadonlyMap<string, Begins>,
     records: ReadonlyMap<string, readonly (RecordName & { modifiedMs: number })[]>,
     nowMs: number,
-  ): Promise<Candidate[]> {
-    const left = new Map(candidates.map((candidate) => [candidate.backupId, candidate]))
+  ): Promise<string[]> {
+    const left = new Set(candidates)
     const keep = (backupId: string, why: 'parent' | 'undecided'): void => {
       if (left.delete(backupId)) this.#kept.push({ backupId, why })
     }
-    for (const { backupId } of candidates) {
+    for (const backupId of candidates) {
       // Its own, too: a document of another release may mean more than this one knows.
       const own = begins.get(backupId)?.names.at(-1)
       if (own !== undefined && (await this.#parentsOfBegin(own.name)) === undefined) keep(backupId, 'undecided')
@@ -218,29 +213,28 @@ class Sweep {
       const newest = names.at(-1)
       if (newest === undefined || nowMs - newestMs > DEBRIS_MS) continue
       const parents = await this.#parentsOfBegin(newest.name)
-      // A map may lose its keys while they are gone through.
-      if (parents === undefined) for (const id of left.keys()) keep(id, 'undecided')
+      if (parents === undefined) for (const id of left) keep(id, 'undecided')
       else for (const id of parents) keep(id, 'parent')
     }
-    // A record that shares packs of a folder is younger than the folder's first object: older ones need no look.
-    const inOrder = [...records.values()].flat().toSorted((a, b) => a.modifiedMs - b.modifiedMs)
-    for (const at of inOrder) {
-      const since = at.modifiedMs + CLOCK_SLACK_MS
-      const asking = [...left.values()].filter(({ oldestMs }) => oldestMs <= since)
+    // All of them, whatever the times say: a copy made by other means, or a change of storage class, gives objects new ones.
+    for (const at of [...records.values()].flat()) {
       if (left.size === 0) break
-      if (asking.length === 0) continue
       const parents = await this.#parentsOfRecord(at)
-      if (parents === undefined) for (const { backupId } of asking) keep(backupId, 'undecided')
+      if (parents === undefined) for (const id of left) keep(id, 'undecided')
       else for (const id of parents) keep(id, 'parent')
     }
-    return [...left.values()]
+    return [...left]
   }
 
   async #parentsOfBegin(name: string): Promise<readonly string[] | undefined> {
     return this.#unlessUnreadable(async () => {
       const what = `begin object ${name} in ${this.#repository.name}`
       const bytes = await this.#repository.store.get(name, { signal: this.#deps.signal })
-      return parseDocument(beginSchema, openSignedDocument(bytes, this.#deps.publicKey, what), what).parents
+      const begin = parseDocument(beginSchema, openSignedDocument(bytes, this.#deps.publicKey, what), what)
+      const own = new ClusterLayout(begin.cluster, begin.systemId).begin(begin.backupId, begin.number)
+      // A copy of another attempt's would hide what the true one says.
+      if (own !== name) throw new DocumentDamagedError(what, 'it lies under another name than its own')
+      return begin.parents
     })
   }
 

@@ -59,7 +59,9 @@ export class SetWriter {
     })
     const required = begun.filter(({ repository }) => repository.required)
     // With no required one among them, the run waits for the first.
+    // A run of one has nobody to wait for, and would leave a rejection that nobody handles.
     const enough = required.length > 0 ? Promise.allSettled(required.map(({ done }) => done)) : firstOf(begun)
+    enough.catch(() => {})
     for (const one of active.length > 1 ? begun : []) {
       if (!one.repository.required)
         void enough.then(
