@@ -35,6 +35,8 @@ export type ToSealingThread =
   | { readonly type: 'adopt'; readonly frames: SharedArrayBuffer }
   /** Close the open pack, if any, and answer 'closed'. Only sent when no frame is on its way. */
   | { readonly type: 'close' }
+  /** Nothing more is wanted: the thread ends. */
+  | { readonly type: 'stop' }
   | { readonly type: 'wal'; readonly ticket: number; readonly buffer: ArrayBuffer; readonly identity: WalIdentity }
 
 export interface SealedPack {
@@ -192,6 +194,9 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
       case 'adopt':
         adopted = new AdoptedFrames(message.frames)
         return
+      case 'stop':
+        waiting.length = 0
+        return port.close()
       case 'close':
         closePack()
         return send({ type: 'closed' })
