@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { freeBuffer } from './free-buffer.ts'
+import { freeBuffer, ownArrayBuffer } from './free-buffer.ts'
 import { KiB } from './units.ts'
 
 test('a large buffer is given back, with every view of it', () => {
@@ -21,4 +21,12 @@ test('shared memory is left to those who share it', () => {
   const shared = new Uint8Array(new SharedArrayBuffer(512 * KiB))
   freeBuffer(shared)
   expect(shared.length).toBe(512 * KiB)
+})
+
+test('a buffer that shares its memory is copied, one that owns it is not', () => {
+  const own = Buffer.from(new ArrayBuffer(10))
+  expect(ownArrayBuffer(own)).toBe(own.buffer)
+  const shared = own.subarray(2, 5)
+  expect(ownArrayBuffer(shared)).not.toBe(own.buffer)
+  expect(ownArrayBuffer(shared).byteLength).toBe(3)
 })

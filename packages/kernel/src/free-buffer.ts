@@ -11,3 +11,10 @@ export function freeBuffer(view: Uint8Array): void {
   const { buffer } = view
   if (buffer instanceof ArrayBuffer && buffer.byteLength >= POOLED_BELOW && !buffer.detached) buffer.transfer(0)
 }
+
+/** The bytes as an ArrayBuffer of their own, copied only when they share one. */
+export function ownArrayBuffer(bytes: Uint8Array): ArrayBuffer {
+  const { buffer, byteOffset, byteLength } = bytes
+  if (buffer instanceof ArrayBuffer && byteOffset === 0 && byteLength === buffer.byteLength) return buffer
+  return new Uint8Array(bytes).buffer
+}

@@ -27,7 +27,7 @@ import {
 import { RestoreUnsupportedError } from '../errors.ts'
 import { runBounded } from '../threads/run-bounded.ts'
 import { threadKeys } from '../threads/thread-keys.ts'
-import { ThreadPool } from '../threads/thread-pool.ts'
+import { ThreadPool } from '@tidemark/kernel/threads'
 import { BackupReader } from './fetch-pack.ts'
 import { type Filled, type RestorePool, fillFiles } from './fill-files.ts'
 import type { RestorePlan } from './plan-restore.ts'

@@ -6,8 +6,8 @@
  */
 import { freeBuffer } from '@tidemark/kernel'
 import { PackIndex } from '@tidemark/repository'
-import { type PrepareThread, type ThreadKeys, serveThread } from '../threads/serve-thread.ts'
-import { keyLookup } from '../threads/thread-keys.ts'
+import { type PrepareThread, serveThread } from '@tidemark/kernel/threads'
+import { type ThreadKeys, keyLookup } from '../threads/thread-keys.ts'
 import { FrameComparison } from './frame-comparison.ts'
 import type { ExtentRow } from './spool/extent-rows.ts'
 import { type SpoolPlace, openExtents, openPaths } from './spool/restore-spool.ts'
@@ -169,4 +169,4 @@ function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
-serveThread(prepare)
+serveThread('restore-thread', prepare)

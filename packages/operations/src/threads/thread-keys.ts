@@ -1,5 +1,10 @@
 import { type Keyring, UnknownDataKeyError } from '@tidemark/crypto'
-import type { ThreadKeys } from './serve-thread.ts'
+
+/** Data keys as they cross into a thread. */
+export interface ThreadKeys {
+  readonly dataKeys: readonly { readonly id: string; readonly bytes: Uint8Array }[]
+  readonly digestKey: Uint8Array
+}
 
 export function threadKeys(keyring: Keyring): ThreadKeys {
   return { dataKeys: keyring.dataKeys(), digestKey: keyring.digestKey }

@@ -5,11 +5,11 @@
  * recently used one leaves, and a frame is asked for ahead of its use.
  */
 import type { Keyring } from '@tidemark/crypto'
-import { type Logger, freeBuffer } from '@tidemark/kernel'
+import { type Logger, freeBuffer, ownArrayBuffer } from '@tidemark/kernel'
 import { ClusterLayout, type CommitRecord, type PackTable, type Repository } from '@tidemark/repository'
 import { readPack } from '../restore/fetch-pack.ts'
 import { threadKeys } from '../threads/thread-keys.ts'
-import { ThreadPool, ownArrayBuffer } from '../threads/thread-pool.ts'
+import { ThreadPool } from '@tidemark/kernel/threads'
 import type { FrameReply, FrameRequest } from './frame-thread.ts'
 
 const FRAMES_KEPT = 8

@@ -2,8 +2,8 @@
 import { freeBuffer } from '@tidemark/kernel'
 import { keyedDigest } from '@tidemark/crypto'
 import { DocumentDamagedError, PackReader } from '@tidemark/repository'
-import { type PrepareThread, type ThreadKeys, serveThread } from '../threads/serve-thread.ts'
-import { keyLookup } from '../threads/thread-keys.ts'
+import { type PrepareThread, serveThread } from '@tidemark/kernel/threads'
+import { type ThreadKeys, keyLookup } from '../threads/thread-keys.ts'
 
 export type FrameRequest =
   | {
@@ -70,4 +70,4 @@ const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
   }
 }
 
-serveThread(prepare)
+serveThread('frame-thread', prepare)

@@ -5,9 +5,9 @@
  * and is given them where it has none. What any repository holds otherwise is not adopted. So a backup never has a pack that one of
  * its repositories lacks, and a failing optional repository is dropped here as anywhere else.
  */
-import { Worker } from 'node:worker_threads'
 import type { Keyring } from '@tidemark/crypto'
-import { type Logger, OperationalError, RelayedError, abortError } from '@tidemark/kernel'
+import { type Logger, OperationalError, ownArrayBuffer, throwIfAborted } from '@tidemark/kernel'
+import { ThreadPool } from '@tidemark/kernel/threads'
 import { StoredOtherwiseError } from '../errors.ts'
 import { type ClusterLayout, packName } from '../layout.ts'
 import { AdoptedFrames, MAX_ADOPTED_FRAMES } from '../packs/adopted-frames.ts'
@@ -15,13 +15,7 @@ import { PackList, packOrdinal } from '../records/pack-list.ts'
 import { putProven, readBack } from '../set/read-back.ts'
 import type { Repository } from '../set/repository.ts'
 import type { SetWriter } from '../set/set-writer.ts'
-import {
-  type AdoptionThreadData,
-  FRAME_ENTRY_BYTES,
-  type FromAdoptionThread,
-  type PackToProve,
-  type ProvenPack,
-} from './adoption-thread.ts'
+import { type AdoptionThreadData, FRAME_ENTRY_BYTES, type PackToProve, type ProvenPack } from './adoption-thread.ts'
 import { packsOfAttempt } from './dead-attempts.ts'
 
 /** Larger ones were written under other settings; reading them whole would break the memory bound. */
@@ -42,11 +36,15 @@ export interface Adopted {
   readonly frames: AdoptedFrames
 }
 
+type AdoptionThread = ThreadPool<PackToProve, ProvenPack>
+
 /** @param attempts ids, named as parents in one's own begin objects by now. @throws {RequiredRepositoryError} */
 export async function adoptPacks(attempts: readonly string[], deps: AdoptDeps): Promise<Adopted> {
   const packs = new PackList()
   const frames = AdoptedFrames.withRoomFor(MAX_ADOPTED_FRAMES)
-  await using thread = new AdoptionThread(deps)
+  const { writeKey: dataKey, digestKey } = deps.keyring
+  const data: AdoptionThreadData = { dataKey, digestKey }
+  await using thread: AdoptionThread = new ThreadPool(new URL('./adoption-thread.ts', import.meta.url), data, 1)
   for (const backupId of attempts) {
     const held = await whatIsHeld(backupId, deps)
     const ordinals = [...new Set([...held.values()].flatMap((sizes) => [...sizes.keys()]))].toSorted((a, b) => a - b)
@@ -99,7 +97,9 @@ async function adoptPack(
   try {
     const bytes = await source.store.get(name, { signal })
     const what = `${packName(ordinal)} of attempt ${backupId} in ${source.name}`
-    proven = await thread.prove({ stored: ownBuffer(bytes), backupId, ordinal, what }, signal)
+    const stored = ownArrayBuffer(bytes)
+    proven = await thread.call({ stored, backupId, ordinal, what }, [stored])
+    throwIfAborted(signal, 'adopting packs')
   } catch (error) {
     if (signal.aborted || !(error instanceof OperationalError)) throw error
     if (error.retry === 'backoff') {
@@ -121,43 +121,4 @@ async function adoptPack(
     })
   }, signal)
   return otherwise ? undefined : proven
-}
-
-function ownBuffer(bytes: Buffer): ArrayBuffer {
-  const whole = bytes.byteOffset === 0 && bytes.byteLength === bytes.buffer.byteLength
-  return (whole ? bytes.buffer : new Uint8Array(bytes).buffer) as ArrayBuffer
-}
-
-class AdoptionThread implements AsyncDisposable {
-  readonly #worker: Worker
-  #waiting: { resolve: (proven: ProvenPack) => void; reject: (error: unknown) => void } | undefined
-
-  constructor({ keyring }: AdoptDeps) {
-    const data: AdoptionThreadData = { dataKey: keyring.writeKey, digestKey: keyring.digestKey }
-    this.#worker = new Worker(new URL('./adoption-thread.ts', import.meta.url), {
-      workerData: { tidemark: 'adoption-thread', data },
-      name: 'tidemark-adoption',
-    })
-    this.#worker.on('message', (answer: FromAdoptionThread) => {
-      if ('proven' in answer) this.#waiting?.resolve(answer.proven)
-      else this.#waiting?.reject(new RelayedError(answer.refused))
-    })
-    this.#worker.on('error', (error) => this.#waiting?.reject(error))
-    this.#worker.on('exit', (code) => this.#waiting?.reject(new Error(`the adoption thread ended with code ${code}`)))
-  }
-
-  /** One at a time. @throws {RelayedError} the pack is not to be trusted. */
-  prove(pack: PackToProve, signal: AbortSignal): Promise<ProvenPack> {
-    const { promise, resolve, reject } = Promise.withResolvers<ProvenPack>()
-    this.#waiting = { resolve, reject }
-    const onAbort = (): void => reject(abortError(signal, 'adopting packs'))
-    signal.addEventListener('abort', onAbort, { once: true })
-    this.#worker.postMessage(pack, [pack.stored])
-    return promise.finally(() => signal.removeEventListener('abort', onAbort))
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.#waiting = undefined
-    await this.#worker.terminate()
-  }
 }

@@ -1,8 +1,8 @@
 /** The worker thread that opens every frame of a dead attempt's packs: what is adopted is proven first, since nobody vouches for it. */
 import { createHash } from 'node:crypto'
-import { parentPort, workerData } from 'node:worker_threads'
 import { type DataKey, UnknownDataKeyError, keyedDigest } from '@tidemark/crypto'
-import { OperationalError, type Problem, freeBuffer, problemOf } from '@tidemark/kernel'
+import { freeBuffer } from '@tidemark/kernel'
+import { type PrepareThread, serveThread } from '@tidemark/kernel/threads'
 import { DocumentDamagedError } from '../errors.ts'
 import { PackReader } from '../packs/pack-reader.ts'
 
@@ -30,8 +30,6 @@ export interface ProvenPack {
 
 export const FRAME_ENTRY_BYTES = 20
 
-export type FromAdoptionThread = { readonly proven: ProvenPack } | { readonly refused: Problem }
-
 function prove(
   { dataKey, digestKey }: AdoptionThreadData,
   { stored, backupId, ordinal, what }: PackToProve,
@@ -56,17 +54,9 @@ function prove(
   return { stored, sha256, salt: bytes.toString('hex', 32, 64), frames }
 }
 
-if (parentPort !== null && (workerData as { tidemark?: string } | null)?.tidemark === 'adoption-thread') {
-  const port = parentPort
-  const { data } = workerData as { data: AdoptionThreadData }
-  port.on('message', (request: PackToProve) => {
-    try {
-      const proven = prove(data, request)
-      port.postMessage({ proven } satisfies FromAdoptionThread, [proven.stored, proven.frames.buffer as ArrayBuffer])
-    } catch (error) {
-      // A bug ends the thread, and with it the attempt; damage is an answer.
-      if (!(error instanceof OperationalError)) throw error
-      port.postMessage({ refused: problemOf(error) } satisfies FromAdoptionThread)
-    }
-  })
+const prepare: PrepareThread<AdoptionThreadData, PackToProve, ProvenPack> = (data) => (pack) => {
+  const reply = prove(data, pack)
+  return { reply, transfer: [reply.stored, reply.frames.buffer as ArrayBuffer] }
 }
+
+serveThread('adoption-thread', prepare)

@@ -7,7 +7,8 @@
  */
 import { Worker } from 'node:worker_threads'
 import { type Keyring, FRAME_BYTES, type SuiteName } from '@tidemark/crypto'
-import { AbortedError, abortError, freeBuffer } from '@tidemark/kernel'
+import { AbortedError, abortError, freeBuffer, ownArrayBuffer } from '@tidemark/kernel'
+import { endThread } from '@tidemark/kernel/threads'
 import { PackList } from '../records/pack-list.ts'
 import type { AdoptedFrames } from './adopted-frames.ts'
 import { packName } from '../layout.ts'
@@ -49,14 +50,11 @@ export interface SealedWal {
 
 interface Thread {
   readonly worker: Worker
-  readonly exited: Promise<void>
   /** Frames and WAL segments sent and not yet answered. */
   outstanding: number
 }
 
 const YOUNG_GENERATION_MB = 3
-
-const END_PATIENCE_MS = 10_000
 
 type Settle<T> = { resolve: (value: T) => void; reject: (error: unknown) => void }
 
@@ -143,8 +141,7 @@ export class PackWriter implements AsyncDisposable {
       if (this.#failure !== undefined) return reject(this.#failure.error)
       const ticket = this.#take()
       this.#walTickets.set(ticket, { resolve, reject })
-      const whole = segment.buffer instanceof ArrayBuffer && segment.length === segment.buffer.byteLength
-      const buffer = whole ? segment.buffer : new Uint8Array(segment).buffer
+      const buffer = ownArrayBuffer(segment)
       this.#post(this.#leastBusy(), { type: 'wal', ticket, buffer, identity }, [buffer])
     })
   }
@@ -170,7 +167,7 @@ export class PackWriter implements AsyncDisposable {
     this.#options.signal.removeEventListener('abort', this.#onAbort)
     // Nobody who still waits would ever hear from a thread again.
     this.#fail(new AbortedError('writing packs'))
-    await Promise.all(this.#threads.map((thread) => endThread(thread)))
+    await Promise.all(this.#threads.map(({ worker }) => endThread(worker)))
     await Promise.allSettled(this.#uploads)
   }
 
@@ -181,8 +178,7 @@ export class PackWriter implements AsyncDisposable {
       // It makes next to no JavaScript objects; V8's default lets the young generation of each thread grow by tens of megabytes first.
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     })
-    const exited = new Promise<void>((resolve) => worker.once('exit', () => resolve()))
-    const thread: Thread = { worker, exited, outstanding: 0 }
+    const thread: Thread = { worker, outstanding: 0 }
     worker.on('message', (message: FromSealingThread) => this.#receive(thread, message))
     worker.on('error', (error) => this.#fail(error))
     worker.on('exit', (code) => {
@@ -327,15 +323,4 @@ export class PackWriter implements AsyncDisposable {
     if (this.#closing !== undefined) waiting.push(this.#closing.settle)
     for (const { reject } of waiting) reject(error)
   }
-}
-
-/**
- * Asks, and terminates only who does not answer: Node 24 aborts the whole process when a thread is terminated while zlib sets up
- * a stream ("close before init").
- */
-async function endThread({ worker, exited }: Thread): Promise<void> {
-  worker.postMessage({ type: 'stop' } satisfies ToSealingThread, [])
-  const patience = setTimeout(() => void worker.terminate(), END_PATIENCE_MS)
-  await exited
-  clearTimeout(patience)
 }

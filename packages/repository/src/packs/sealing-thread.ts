@@ -7,6 +7,7 @@
  */
 import { createHash, createSecretKey } from 'node:crypto'
 import { freeBuffer } from '@tidemark/kernel'
+import { THREAD_STOP } from '@tidemark/kernel/threads'
 import { parentPort, workerData } from 'node:worker_threads'
 import { AdoptedFrames } from './adopted-frames.ts'
 import { MAX_FRAMES, TABLE_ENTRY_BYTES, TRAILER_BYTES } from './pack-layout.ts'
@@ -35,8 +36,6 @@ export type ToSealingThread =
   | { readonly type: 'adopt'; readonly frames: SharedArrayBuffer }
   /** Close the open pack, if any, and answer 'closed'. Only sent when no frame is on its way. */
   | { readonly type: 'close' }
-  /** Nothing more is wanted: the thread ends. */
-  | { readonly type: 'stop' }
   | { readonly type: 'wal'; readonly ticket: number; readonly buffer: ArrayBuffer; readonly identity: WalIdentity }
 
 export interface SealedPack {
@@ -182,7 +181,8 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
     }
   }
 
-  port.on('message', (message: ToSealingThread) => {
+  port.on('message', (message: ToSealingThread | typeof THREAD_STOP) => {
+    if (message === THREAD_STOP) return port.close()
     switch (message.type) {
       case 'frame':
         waiting.push(message)
@@ -194,9 +194,6 @@ function runSealingThread(port: NonNullable<typeof parentPort>, data: SealingThr
       case 'adopt':
         adopted = new AdoptedFrames(message.frames)
         return
-      case 'stop':
-        waiting.length = 0
-        return port.close()
       case 'close':
         closePack()
         return send({ type: 'closed' })

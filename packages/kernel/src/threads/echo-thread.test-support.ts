@@ -1,6 +1,6 @@
 /** A thread for the tests of ThreadPool: it answers, fails in several ways, or ends. */
-import { AbortedError } from '@tidemark/kernel'
 import { threadId } from 'node:worker_threads'
+import { AbortedError } from '../errors.ts'
 import { type PrepareThread, serveThread } from './serve-thread.ts'
 
 export type EchoRequest =
@@ -29,4 +29,4 @@ const prepare: PrepareThread<{ greeting: string }, EchoRequest, unknown> =
     }
   }
 
-serveThread(prepare)
+serveThread('echo-thread.test-support', prepare)

@@ -4,8 +4,10 @@
  * Callers bound the number of requests that wait. An error thrown by the thread's handler comes back as itself where it is an
  * OperationalError (as a RelayedError with its code and hint), and ends only that request.
  */
+import { basename } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { type Problem, RelayedError } from '@tidemark/kernel'
+import { type Problem, RelayedError } from '../errors.ts'
+import { endThread } from './end-thread.ts'
 
 type Settle = { resolve: (reply: unknown) => void; reject: (error: unknown) => void; thread: number }
 
@@ -22,13 +24,15 @@ export class ThreadPool<Request, Reply> implements AsyncDisposable {
   #disposing = false
   #failure: { error: unknown } | undefined
 
-  /** @param module the thread's file, which calls serveThread. @param data is cloned into each thread. */
+  /** @param module the thread's file, which calls serveThread with the file's name. @param data is cloned into each thread. */
   constructor(module: URL, data: object, size: number) {
+    const name = basename(module.pathname).replace(/\.\w+$/, '')
     this.size = size
     this.#outstanding = Array.from({ length: size }, () => 0)
     this.#workers = Array.from({ length: size }, () => {
       const worker = new Worker(module, {
-        workerData: { tidemark: 'thread', data },
+        workerData: { tidemark: name, data },
+        name,
         // Large buffers lie outside of it; what is young and small need not have 48 MiB a thread to die in.
         resourceLimits: { maxYoungGenerationSizeMb: 8 },
       })
@@ -64,7 +68,7 @@ export class ThreadPool<Request, Reply> implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#disposing = true
-    await Promise.all(this.#workers.map((worker) => worker.terminate()))
+    await Promise.all(this.#workers.map((worker) => endThread(worker)))
     this.#fail(new Error('the thread pool was closed'))
   }
 
@@ -85,11 +89,4 @@ export class ThreadPool<Request, Reply> implements AsyncDisposable {
     for (const { reject } of this.#waiting.values()) reject(error)
     this.#waiting.clear()
   }
-}
-
-/** The bytes as an ArrayBuffer of their own, copied only when they share one. */
-export function ownArrayBuffer(bytes: Buffer): ArrayBuffer {
-  const { buffer, byteOffset, byteLength } = bytes
-  if (buffer instanceof ArrayBuffer && byteOffset === 0 && byteLength === buffer.byteLength) return buffer
-  return new Uint8Array(bytes).buffer
 }
