@@ -7,6 +7,7 @@ import { createHash } from 'node:crypto'
 import { KeyEncryptionKey } from '@tidemark/crypto'
 import { type Lsn, segmentStart, silentLogger, systemClock } from '@tidemark/kernel'
 import { BackupWriter, NO_SOURCE_FACTS, openKeys, openRepositorySet } from '@tidemark/repository'
+import { SAMPLE_SERVER } from '@tidemark/repository/testing'
 import { openObjectStore } from '@tidemark/storage'
 
 const SEGMENT_BYTES = 1_048_576
@@ -46,16 +47,7 @@ for (let round = 0; !input.ended; round += 1) {
     stopLsn: (startLsn + 100n) as Lsn,
     verdict: 'intact',
     damage: [],
-    server: {
-      versionNum: 150_004,
-      version: '15.4',
-      walSegmentBytes: SEGMENT_BYTES,
-      blockBytes: 8192,
-      dataChecksums: true,
-      minimumSettings: {},
-      preloadLibraries: [],
-      tablespaceOids: [],
-    },
+    server: { ...SAMPLE_SERVER, walSegmentBytes: SEGMENT_BYTES },
     source: NO_SOURCE_FACTS,
     skipped: 0,
     stoppedAt: new Date(),

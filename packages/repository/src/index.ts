@@ -14,7 +14,7 @@ export { encodePackTable } from './records/pack-table.ts'
 export type { PackEntry, PackTable } from './records/pack-table.ts'
 export { PackList } from './records/pack-list.ts'
 export { compareListing, presentObjects } from './records/compare-listing.ts'
-export { NO_SOURCE_FACTS } from './records/source-document.ts'
+export { NO_SOURCE_FACTS, UNREAD_TABLESPACE_WAL } from './records/source-document.ts'
 export type { SourceDocument, SourceFacts } from './records/source-document.ts'
 export { readSource } from './read-source.ts'
 export {

@@ -10,7 +10,7 @@ import {
   type TablespaceWatch,
   readSourceDetails,
 } from '@tidemark/postgres'
-import type { SourceFacts } from '@tidemark/repository'
+import { type SourceFacts, UNREAD_TABLESPACE_WAL } from '@tidemark/repository'
 
 /** What the copy itself told. */
 export interface CopyFacts {
@@ -104,7 +104,7 @@ function tablespacesSeen(
 function walUnread({ wal, stopLsn }: CopyFacts): { what: string; reason: string }[] {
   const { ended } = wal
   if (ended === undefined || ended.lsn >= stopLsn) return []
-  return [{ what: 'tablespaces in WAL', reason: `not read beyond ${formatLsn(ended.lsn)}: ${ended.reason}` }]
+  return [{ what: UNREAD_TABLESPACE_WAL, reason: `not read beyond ${formatLsn(ended.lsn)}: ${ended.reason}` }]
 }
 
 function unanswered(facts: ServerFacts, { message }: OperationalError): SourceDetails {

@@ -13,6 +13,7 @@ import {
   type Repository,
   type RepositorySet,
   type SourceDocument,
+  UNREAD_TABLESPACE_WAL,
   compareListing,
   findBackup,
   readPackTable,
@@ -28,12 +29,7 @@ import {
 import { type Estimate, estimateDuration } from './estimate-duration.ts'
 import { BackupReader, readPack } from './fetch-pack.ts'
 import { type HostFacts, checkHost } from './host-checks.ts'
-import {
-  type PlannedTablespace,
-  type TablespaceInWal,
-  type TablespaceMapping,
-  planTablespaces,
-} from './plan-tablespaces.ts'
+import { type PlannedTablespace, type TablespaceMapping, planTablespaces } from './plan-tablespaces.ts'
 import { type RestoreProfile, keptLibraries } from './recovery-config.ts'
 import { type SurveyedFiles, surveyFiles } from './survey-files.ts'
 import { type Owner, type TargetFacts, type TargetMode, freeBytesOf, inspectTarget } from './target-facts.ts'
@@ -94,19 +90,11 @@ export interface PlanDeps {
   readonly signal: AbortSignal
   /** To be asked how long it will take: a pack is fetched to find out. */
   readonly estimate?: { readonly clock: Clock; readonly threads: number }
-  /** Tablespaces that the WAL of the backup's range makes. Default: the source document's, which saw them as it was written. */
-  readonly scanWal?: (plan: {
-    record: CommitRecord
-    table: PackTable
-    source: Repository
-  }) => Promise<readonly TablespaceInWal[]>
 }
 
 /** sun_path has 108 bytes with its end; the socket is called .s.PGSQL.65535 at the longest. */
 const LONGEST_SOCKET_FOLDER = 107 - '/.s.PGSQL.65535'.length
 /** What a file takes on disk beside its bytes: an inode, and half a block at its end. */
-/** What a source document calls WAL that could not be read: backup/source-facts.ts. */
-const UNREAD_WAL = 'tablespaces in WAL'
 const BYTES_PER_FILE = 4096
 
 /**
@@ -202,23 +190,20 @@ async function tablespacesOf(
   keyring: Keyring,
   deps: PlanDeps,
 ): Promise<{ tablespaces: PlannedTablespace[]; surveyed: SurveyedFiles | undefined }> {
-  const { record, table, sources } = reader
-  const [first] = sources
-  const inWal =
-    deps.scanWal === undefined || first === undefined ? [] : await deps.scanWal({ record, table, source: first })
+  const { record } = reader
   const oids = record.server.tablespaceOids
-  const any = oids.length + source.tablespaces.length + inWal.length > 0
+  const any = oids.length + source.tablespaces.length > 0
   const surveyed = any ? await surveyFiles(reader, keyring, deps.signal) : undefined
   const mapped = surveyed === undefined ? [] : parseTablespaceMap(surveyed.tablespaceMap.toString('utf8'))
   const { targetDirectory, tablespaceMappings = [], tablespaceRoot } = request
   const tablespaces = await planTablespaces(
-    { oids, source, mapped, inWal },
+    { oids, source, mapped },
     { targetDirectory, tablespaceMappings, tablespaceRoot },
     target.marker,
     target.owner,
   )
   // PostgreSQL 15 leaves them out of a base backup and of its manifest (sendDir, basebackup.c); later ones send them.
-  const unscanned = source.unread.find(({ what }) => what === UNREAD_WAL)
+  const unscanned = source.unread.find(({ what }) => what === UNREAD_TABLESPACE_WAL)
   if (unscanned !== undefined && !request.allowDamaged) {
     throw new RestoreUnsupportedError(
       record.backupId,

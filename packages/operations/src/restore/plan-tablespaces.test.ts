@@ -18,7 +18,6 @@ async function planOne(seen: string[], mapping: 'mapped' | 'as it is'): Promise<
     oids: [String(OID)],
     source: { tablespaces: [{ oid: String(OID), name: 'side', location, seen }] },
     mapped: [{ oid: OID, location }],
-    inWal: [],
   }
   const tablespaceMappings = mapping === 'mapped' ? [{ from: location, to: join(folder, 'elsewhere') }] : []
   const wishes = { targetDirectory: join(folder, 'target'), tablespaceMappings, tablespaceRoot: undefined }

@@ -44,19 +44,12 @@ export interface TablespaceWishes {
   readonly tablespaceRoot: string | undefined
 }
 
-/** A tablespace that a WAL record makes. */
-export interface TablespaceInWal {
-  readonly oid: number
-  readonly location: string
-}
-
 export interface KnownTablespaces {
   /** Of the record: every tablespace that the backup has or may replay. */
   readonly oids: readonly string[]
   readonly source: Pick<SourceDocument, 'tablespaces'>
   /** Of tablespace_map. */
   readonly mapped: readonly { readonly oid: number; readonly location: string }[]
-  readonly inWal: readonly TablespaceInWal[]
 }
 
 /**
@@ -71,25 +64,23 @@ export async function planTablespaces(
 ): Promise<PlannedTablespace[]> {
   const sourced = new Map(known.source.tablespaces.map((each) => [each.oid, each]))
   const copied = new Map(known.mapped.map(({ oid, location }) => [String(oid), location]))
-  const inWal = new Map(known.inWal.map(({ oid, location }) => [String(oid), location]))
-  const oids = new Set([...known.oids, ...sourced.keys(), ...copied.keys(), ...inWal.keys()])
+  const oids = new Set([...known.oids, ...sourced.keys(), ...copied.keys()])
   const located = [...oids].map((oid) => {
     const name = sourced.get(oid)?.name ?? null
-    const location = copied.get(oid) ?? (inWal.get(oid) || undefined) ?? sourced.get(oid)?.location ?? null
-    if (copied.has(oid)) return { oid, name, location, kind: 'copied' as const }
-    if (location !== null && isAbsolute(location)) return { oid, name, location, kind: 'replayed' as const }
-    if (sourced.has(oid) || inWal.has(oid)) return { oid, name, location: null, kind: 'in-place' as const }
+    const location = copied.get(oid) ?? sourced.get(oid)?.location ?? null
+    // Made after the preflight and before the server's own list: copied, and made again at its own path by WAL all the same.
+    if (copied.has(oid))
+      return { oid, name, location, kind: 'copied' as const, pathInWal: isReplayed(sourced.get(oid)) }
+    if (location !== null && isAbsolute(location))
+      return { oid, name, location, kind: 'replayed' as const, pathInWal: true }
+    if (sourced.has(oid)) return { oid, name, location: null, kind: 'in-place' as const, pathInWal: false }
     throw TablespaceLocationError.unknown(oid)
   })
-  refuseMeaningless(
-    wishes,
-    located.map((each) => (isReplayed(sourced.get(each.oid)) ? { ...each, kind: 'replayed' } : each)),
-  )
+  refuseMeaningless(wishes, located)
   const planned: PlannedTablespace[] = []
-  for (const each of located) {
-    const { oid, kind, location } = each
-    // Made after the preflight and before the server's own list: copied, and made again at its own path by WAL all the same.
-    const find = kind === 'copied' && !isReplayed(sourced.get(oid)) ? copiedTarget : replayedTarget
+  for (const { pathInWal, ...each } of located) {
+    const { oid, location } = each
+    const find = pathInWal ? replayedTarget : copiedTarget
     const target = location === null ? undefined : await find(oid, location, wishes, marker, owner)
     planned.push({ ...each, target })
   }
@@ -204,12 +195,12 @@ function isWithin(path: string, directory: string): boolean {
 /** A mapping that fits nothing is a typing error, and its tablespace would go to where it must not. */
 function refuseMeaningless(
   { tablespaceMappings }: TablespaceWishes,
-  planned: readonly Omit<PlannedTablespace, 'target'>[],
+  planned: readonly { readonly oid: string; readonly location: string | null; readonly pathInWal: boolean }[],
 ): void {
   for (const { from, to } of tablespaceMappings) {
     const meant = planned.find(({ location }) => location === from)
     if (meant === undefined) throw new TablespaceMappingError(to, `the backup has no tablespace at ${from}`)
-    if (meant.kind === 'replayed' && to !== from)
+    if (meant.pathInWal && to !== from)
       throw new TablespaceMappingError(
         to,
         `tablespace ${meant.oid} was made while the backup ran: the server makes it again at ${from}, which stands in WAL`,

@@ -7,6 +7,9 @@ import { z } from 'zod'
 import { FORMAT_VERSION } from '@tidemark/crypto'
 import { BACKUP_ID } from '../layout.ts'
 
+/** What `unread` calls WAL in which tablespaces were not looked for: its replay may make one anywhere. */
+export const UNREAD_TABLESPACE_WAL = 'tablespaces in WAL'
+
 const text = z.string()
 const oid = z.string().regex(/^\d{1,10}$/)
 

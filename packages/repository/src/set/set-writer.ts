@@ -16,8 +16,13 @@ interface Begun {
   readonly done: Promise<void>
 }
 
-function firstOf(begun: readonly Begun[]): Promise<void> {
-  return Promise.any(begun.map(({ done }) => done))
+/** Resolves once all required ones have ended or, with no required one, the first has succeeded: false if none did. */
+async function whenEnough(begun: readonly Begun[]): Promise<boolean> {
+  const required = begun.filter(({ repository }) => repository.required)
+  const outcomes = await Promise.allSettled(
+    required.length > 0 ? required.map(({ done }) => done) : [Promise.any(begun.map(({ done }) => done))],
+  )
+  return required.length > 0 || outcomes.some(({ status }) => status === 'fulfilled')
 }
 
 export class SetWriter {
@@ -57,18 +62,8 @@ export class SetWriter {
       const either = active.length > 1 ? AbortSignal.any([signal, late.signal]) : signal
       return { repository, late, done: action(repository, either) }
     })
-    const required = begun.filter(({ repository }) => repository.required)
-    // With no required one among them, the run waits for the first.
-    // A run of one has nobody to wait for, and would leave a rejection that nobody handles.
-    const enough = required.length > 0 ? Promise.allSettled(required.map(({ done }) => done)) : firstOf(begun)
-    enough.catch(() => {})
-    for (const one of active.length > 1 ? begun : []) {
-      if (!one.repository.required)
-        void enough.then(
-          () => this.#dropWhenTooLate(one),
-          () => {},
-        )
-    }
+    // A run of one has nobody to wait for.
+    if (begun.length > 1) void this.#dropTheLate(begun)
     const outcomes = await Promise.allSettled(begun.map(({ done }) => done))
     for (const [i, outcome] of outcomes.entries()) {
       const repository = active[i]
@@ -86,6 +81,11 @@ export class SetWriter {
     }
     if (this.active.length === 0)
       throw new RequiredRepositoryError(active[0]?.name ?? '', outcomes.find((o) => o.status === 'rejected')?.reason)
+  }
+
+  async #dropTheLate(begun: readonly Begun[]): Promise<void> {
+    if (!(await whenEnough(begun))) return
+    for (const one of begun) if (!one.repository.required) void this.#dropWhenTooLate(one)
   }
 
   async #dropWhenTooLate({ repository, late, done }: Begun): Promise<void> {

@@ -7,7 +7,7 @@ import { BackupWriter, type Committed, type SealingSettings } from '../backup-wr
 import { ClusterLayout, PACK_TABLE } from '../layout.ts'
 import { PackReader } from '../packs/pack-reader.ts'
 import { readFileList } from '../read-file-list.ts'
-import type { CommitRecord } from '../records/documents.ts'
+import type { CommitRecord, RecordedServer } from '../records/documents.ts'
 import { readSource } from '../read-source.ts'
 import { readPackTable } from '../records/read-records.ts'
 import { NO_SOURCE_FACTS } from '../records/source-document.ts'
@@ -21,6 +21,17 @@ export const CLUSTER = 'main'
 export const SYSTEM_ID = '7301234567890123456'
 /** Anybody has this key: for tests only. */
 export const TEST_KEK = new KeyEncryptionKey(createHash('sha256').update('tidemark test kek').digest())
+
+export const SAMPLE_SERVER: RecordedServer = {
+  versionNum: 150_004,
+  version: '15.4',
+  walSegmentBytes: SEGMENT_BYTES,
+  blockBytes: 8192,
+  dataChecksums: true,
+  minimumSettings: {},
+  preloadLibraries: [],
+  tablespaceOids: [],
+}
 
 export const sealing: SealingSettings = {
   suite: 'aes-256-gcm',
@@ -103,16 +114,7 @@ export async function writeBackup(
     stopLsn: STOP_LSN,
     verdict: options.verdict ?? 'intact',
     damage: [],
-    server: {
-      versionNum: 150_004,
-      version: '15.4',
-      walSegmentBytes: SEGMENT_BYTES,
-      blockBytes: 8192,
-      dataChecksums: true,
-      minimumSettings: {},
-      preloadLibraries: [],
-      tablespaceOids: [],
-    },
+    server: SAMPLE_SERVER,
     source: NO_SOURCE_FACTS,
     skipped: 0,
     stoppedAt: options.stoppedAt ?? clock.now(),
