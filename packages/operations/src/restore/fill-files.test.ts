@@ -1,6 +1,6 @@
 import * as fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { partsOf } from './fill-files.ts'
+import { farApart, partsOf } from './fill-files.ts'
 
 test('every wanted frame is in exactly one part, which holds all of it, and no part is larger than a buffer', () => {
   const frames = fc.array(
@@ -30,4 +30,20 @@ test('every wanted frame is in exactly one part, which holds all of it, and no p
       }
     }),
   )
+})
+
+test('packs are filled each once, and those filled at the same time lie far apart', () => {
+  for (const [count, threads] of [
+    [0, 2],
+    [1, 4],
+    [10, 1],
+    [11, 2],
+    [100, 3],
+  ] as const) {
+    const order = [...farApart(count, threads)]
+    expect(order.toSorted((a, b) => a - b)).toEqual(Array.from({ length: count }, (_, i) => i))
+    if (threads > 1)
+      for (const [i, pack] of order.entries())
+        if (i > 0) expect(Math.abs(pack - (order[i - 1] ?? 0))).toBeGreaterThanOrEqual(Math.floor(count / threads) - 1)
+  }
 })

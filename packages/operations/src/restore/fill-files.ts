@@ -44,8 +44,9 @@ export interface Filled {
 /** @throws {BackupIncompleteError} @throws {TargetWriteError} @throws {StoreUnavailableError} @throws {UnknownDataKeyError} */
 export async function fillFiles(deps: FillDeps): Promise<Filled> {
   const filler = new Filler(deps)
-  await runBounded(deps.reader.table.packs.entries(), deps.pool.size + 1, deps.signal, ([i, pack], signal) =>
-    filler.fill(i, pack, signal),
+  const { packs } = deps.reader.table
+  await runBounded(farApart(packs.length, deps.pool.size), deps.pool.size + 1, deps.signal, (i, signal) =>
+    filler.fill(i, signal),
   )
   return filler.filled
 }
@@ -66,8 +67,10 @@ class Filler {
     this.#buffers = new LentBuffers(deps.pool.size + 1, Math.min(BUFFER_BYTES, largest))
   }
 
-  async fill(number: number, entry: PackEntry, signal: AbortSignal): Promise<void> {
+  async fill(number: number, signal: AbortSignal): Promise<void> {
     const { spool, reader, compare } = this.#deps
+    const entry = reader.table.packs.at(number)
+    if (entry === undefined) throw new RangeError(`pack ${number} is not in the pack table`)
     const rows = spool.rowsOf(number)
     if (rows.from < rows.to) {
       await reader.fromAny(signal, async (source) => {
@@ -155,6 +158,17 @@ class Filler {
       bytesStored: this.filled.fetchedBytes,
       files: spool.files,
     })
+  }
+}
+
+/**
+ * 0 … count−1 from as many places at once as there are threads: neighbours lie in the same large file, and Linux lets only one writer
+ * at a time into a file, so that threads which follow each other through the packs spend much of their time waiting for its lock.
+ */
+export function* farApart(count: number, threads: number): Generator<number> {
+  const stretch = Math.ceil(count / threads)
+  for (let i = 0; i < stretch; i += 1) {
+    for (let from = i; from < count; from += stretch) yield from
   }
 }
 
