@@ -155,15 +155,15 @@ function openCbc(
     .update(body)
     .digest()
   if (!timingSafeEqual(own, tag)) return undefined
-  const decipher = createDecipheriv('aes-256-cbc', keys.encrypt, cbcIv(keys, position))
-  const first = decipher.update(body)
-  try {
-    const rest = decipher.final()
-    return rest.length === 0 ? first : Buffer.concat([first, rest])
-  } catch (cause) {
-    // The tag held, so no attacker learns anything here: a writer that holds the keys padded wrongly.
-    throw new SealRefusedError('frame-shape', what, {}, cause)
-  }
+  const decipher = createDecipheriv('aes-256-cbc', keys.encrypt, cbcIv(keys, position)).setAutoPadding(false)
+  // Without OpenSSL's own padding all comes out at once; put together from two parts, it would be copied, and the first part left to the collector.
+  const padded = decipher.update(body)
+  decipher.final()
+  const padding = padded.at(-1) ?? 0
+  // The tag held, so no attacker learns anything here: a writer that holds the keys padded wrongly.
+  if (padding < 1 || padding > 16 || !padded.subarray(-padding).every((byte) => byte === padding))
+    throw new SealRefusedError('frame-shape', what)
+  return padded.subarray(0, padded.length - padding)
 }
 
 function openGcm(
@@ -212,7 +212,12 @@ function compress(plaintext: Uint8Array, level: number): Buffer {
 
 function decompress(payload: Buffer, plaintextBytes: number, what: string, index: number): Buffer {
   try {
-    return zstdDecompressSync(payload, { maxOutputLength: plaintextBytes, chunkSize: Math.max(plaintextBytes, 64) })
+    // One byte to spare: once a chunk is full, zlib makes the next one, used or not.
+    const chunkSize = Math.max(plaintextBytes + 1, 64)
+    const result = zstdDecompressSync(payload, { maxOutputLength: plaintextBytes, chunkSize, info: true })
+    const { buffer, engine } = result as unknown as { buffer: Buffer; engine: { bytesWritten: number } }
+    if (engine.bytesWritten !== payload.length) throw new RangeError('bytes after the end of the zstd frame')
+    return buffer
   } catch (cause) {
     throw new SealRefusedError('frame-shape', what, { index }, cause)
   }

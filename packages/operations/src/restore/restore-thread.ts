@@ -8,6 +8,7 @@ import { freeBuffer } from '@tidemark/kernel'
 import { PackIndex } from '@tidemark/repository'
 import { type PrepareThread, serveThread } from '@tidemark/kernel/threads'
 import { type ThreadKeys, keyLookup } from '../threads/thread-keys.ts'
+import { DirectWrites } from './direct-writes.ts'
 import { FrameComparison } from './frame-comparison.ts'
 import type { ExtentRow } from './spool/extent-rows.ts'
 import { type SpoolPlace, openExtents, openPaths } from './spool/restore-spool.ts'
@@ -76,6 +77,7 @@ const prepare: PrepareThread<RestoreThreadData, RestoreRequest, RestoreReply> = 
   const paths = openPaths(data.spool)
   const extents = openExtents(data.spool)
   const pathOf = (file: number): string => absolutePath(data.target, paths.get(file).path)
+  const direct = new DirectWrites()
   const comparison = new FrameComparison(data.digestKey)
   const indexOf = (pack: PackRequest, header: Buffer, tail: Buffer): PackIndex =>
     new PackIndex(header, tail, pack, keyOf, pack.what)
@@ -91,7 +93,7 @@ const prepare: PrepareThread<RestoreThreadData, RestoreRequest, RestoreReply> = 
   function survey(request: Extract<RestoreRequest, { type: 'survey' }>): Survey {
     const { pack, compare } = request
     const index = indexOf(pack, asBuffer(request.header), asBuffer(request.tail))
-    using files = new OpenFiles(pathOf)
+    using files = new OpenFiles(pathOf, direct)
     const wanted: number[] = []
     let sameBytes = 0
     const decide = (frame: number, rows: readonly ExtentRow[]): void => {
@@ -119,7 +121,7 @@ const prepare: PrepareThread<RestoreThreadData, RestoreRequest, RestoreReply> = 
     const piece = Buffer.from(buffer, 0, length)
     const index =
       part === undefined ? indexOf(pack, piece, piece) : indexOf(pack, asBuffer(part.header), asBuffer(part.tail))
-    using files = new OpenFiles(pathOf)
+    using files = new OpenFiles(pathOf, direct)
     let next = 0
     let frame = -1
     let plaintext: Buffer = Buffer.alloc(0)
@@ -139,7 +141,7 @@ const prepare: PrepareThread<RestoreThreadData, RestoreRequest, RestoreReply> = 
         }
         if (row.frameOffset + row.length > plaintext.length)
           throw new RangeError(`${pack.what}: frame ${frame} is shorter than the file list says`)
-        files.write(row.file, plaintext, row.frameOffset, row.length, row.fileOffset)
+        files.write(row.file, plaintext.subarray(row.frameOffset, row.frameOffset + row.length), row.fileOffset)
         bytes += row.length
       }
       return bytes

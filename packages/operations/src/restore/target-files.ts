@@ -11,6 +11,7 @@ import {
   writeSync,
 } from 'node:fs'
 import { TargetWriteError } from '../errors.ts'
+import { Descriptors, type DirectWrites } from './direct-writes.ts'
 import type { SpooledFile } from './spool/path-spool.ts'
 import type { Owner } from './target-directory.ts'
 import { pathBytes } from './target-paths.ts'
@@ -77,18 +78,28 @@ function shape(descriptor: number, { mode, size }: SpooledFile, owner: Owner | u
 /** Descriptors of files that exist already; they are never made here, so a pack can only reach what the restore has laid out. */
 export class OpenFiles implements Disposable {
   readonly #pathOf: (file: number) => string
-  readonly #descriptors = new Map<number, number>()
+  readonly #direct: DirectWrites
+  readonly #ordinary: Descriptors
+  readonly #uncached: Descriptors
 
-  constructor(pathOf: (file: number) => string) {
+  constructor(pathOf: (file: number) => string, direct: DirectWrites) {
     this.#pathOf = pathOf
+    this.#direct = direct
+    const flags = constants.O_RDWR | constants.O_NOFOLLOW
+    this.#ordinary = new Descriptors((file) => openSync(pathBytes(pathOf(file)), flags), OPEN_FILES)
+    this.#uncached = new Descriptors((file) => direct.open(pathBytes(pathOf(file))), OPEN_FILES)
   }
 
   /** @throws {TargetWriteError} */
-  write(file: number, bytes: Buffer, from: number, length: number, offset: number): void {
+  write(file: number, bytes: Buffer, offset: number): void {
     try {
-      const descriptor = this.#open(file)
-      let done = 0
-      while (done < length) done += writeSync(descriptor, bytes, from + done, length - done, offset + done)
+      const part = this.#direct.partOf(offset, bytes.length)
+      const uncached = part === undefined ? undefined : this.#uncached.get(file)
+      if (part === undefined || uncached === undefined) return this.#writeCached(file, bytes, offset)
+      const from = offset + part.skip
+      const written = this.#direct.write(uncached, bytes.subarray(part.skip, part.skip + part.bytes), from)
+      this.#writeCached(file, bytes.subarray(0, part.skip), offset)
+      this.#writeCached(file, bytes.subarray(part.skip + written), from + written)
     } catch (cause) {
       throw new TargetWriteError(this.#pathOf(file), cause)
     }
@@ -97,24 +108,23 @@ export class OpenFiles implements Disposable {
   /** Undefined where it cannot be read. */
   forReading(file: number): number | undefined {
     try {
-      return this.#open(file)
+      return this.#ordinary.get(file)
     } catch {
       return undefined
     }
   }
 
   [Symbol.dispose](): void {
-    for (const descriptor of this.#descriptors.values()) closeSync(descriptor)
-    this.#descriptors.clear()
+    this.#ordinary[Symbol.dispose]()
+    this.#uncached[Symbol.dispose]()
   }
 
-  #open(file: number): number {
-    const open = this.#descriptors.get(file)
-    if (open !== undefined) return open
-    if (this.#descriptors.size >= OPEN_FILES) this[Symbol.dispose]()
-    const descriptor = openSync(pathBytes(this.#pathOf(file)), constants.O_RDWR | constants.O_NOFOLLOW)
-    this.#descriptors.set(file, descriptor)
-    return descriptor
+  #writeCached(file: number, bytes: Buffer, offset: number): void {
+    if (bytes.length === 0) return
+    const descriptor = this.#ordinary.get(file)
+    if (descriptor === undefined) throw new RangeError(`file ${file} has no descriptor`)
+    for (let done = 0; done < bytes.length;)
+      done += writeSync(descriptor, bytes, done, bytes.length - done, offset + done)
   }
 }
 
