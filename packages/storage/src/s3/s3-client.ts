@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { Agent as HttpAgent } from 'node:http'
 import { Agent as HttpsAgent } from 'node:https'
-import { rootCertificates } from 'node:tls'
+import { createSecureContext, rootCertificates } from 'node:tls'
 import { S3Client } from '@aws-sdk/client-s3'
 import { NodeHttpHandler } from '@smithy/node-http-handler'
 import type { Redacted } from '@tidemark/kernel'
@@ -72,7 +72,8 @@ export async function createS3Client(options: S3Options, timing: S3Timing): Prom
       connectionTimeout: timing.connectMs,
       socketTimeout: timing.idleMs,
       httpAgent: new HttpAgent(agent),
-      httpsAgent: new HttpsAgent({ ...agent, ...(ca && { ca }) }),
+      // One for all connections: each would parse a hundred and more certificates into some megabytes of its own.
+      httpsAgent: new HttpsAgent({ ...agent, secureContext: createSecureContext({ ca }) }),
       logger: { trace() {}, debug() {}, info() {}, warn() {}, error() {} },
     }),
   })

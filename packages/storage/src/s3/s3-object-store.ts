@@ -32,6 +32,7 @@ import type {
   PutOptions,
   StoreCapabilities,
 } from '../object-store.ts'
+import { bodyStream } from './body-stream.ts'
 import { bufferFor, getBound } from '../object-store.ts'
 import { DEFAULT_RETRY, Retry } from '../retry.ts'
 import { probeS3 } from './probe-s3.ts'
@@ -234,7 +235,7 @@ export class S3ObjectStore implements ObjectStore {
   ): Promise<PutAnswer> {
     const command = new PutObjectCommand({
       ...this.#at(name),
-      Body: bytes,
+      Body: bodyStream(bytes),
       ContentLength: bytes.length,
       ChecksumSHA256: Buffer.from(sha256, 'hex').toString('base64'),
       ...(ifAbsent && { IfNoneMatch: '*' }),
