@@ -8,7 +8,7 @@
  * is neither listed nor touched.
  *
  * Every method takes an AbortSignal, has a deadline of its own, and fails with an OperationalError:
- * StoreUnavailableError (retried inside until the budget is spent), StoreAccessDeniedError,
+ * StoreUnavailableError (retried inside until the budget is spent, `delete` excepted), StoreAccessDeniedError,
  * StoreMissingError, StoreFullError, ObjectNotFoundError, InvalidObjectNameError, AbortedError. A write
  * that failed or was aborted has stored the whole object or nothing; which of the two, only a look tells.
  *
@@ -109,7 +109,12 @@ export interface ObjectStore extends AsyncDisposable {
    */
   storeTime(signal: AbortSignal): Promise<Date>
 
-  /** Removes these objects; absent names are no error. Only maintenance and the capability probe call it. */
+  /**
+   * Removes these objects; absent names are no error. Only maintenance and the capability probe call it.
+   *
+   * Nothing is repeated inside, unlike every other call: what has been put under one of the names since the caller looked must not be hit by
+   * a second request. After a failure any of them may be gone; whoever goes on looks again first. Up to 1,000 names are one request.
+   */
   delete(names: readonly ObjectName[], signal: AbortSignal): Promise<void>
 
   /**

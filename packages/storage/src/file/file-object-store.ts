@@ -78,7 +78,7 @@ export class FileObjectStore implements ObjectStore {
     if (options.create === true) await makeRoot(path)
     const root = await realpath(path)
     const store = new FileObjectStore(root, options)
-    await store.#temp.open(store.#clock).catch((error: unknown) => {
+    await store.#temp.open().catch((error: unknown) => {
       // A repository on a read-only mount can still be restored from; a put will say what is wrong.
       if (errnoOf(error) !== 'EROFS' && errnoOf(error) !== 'EACCES') throw error
       options.logger?.info({ url, errno: errnoOf(error) }, 'the store is open for reading only')

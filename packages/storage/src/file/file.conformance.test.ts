@@ -14,6 +14,7 @@ import {
 } from '../errors.ts'
 import { collect } from '../testing/collect.ts'
 import { describeObjectStore } from '../testing/conformance.ts'
+import { ManualClock } from '../testing/manual-clock.ts'
 import { FileObjectStore } from './file-object-store.ts'
 
 const signal = new AbortController().signal
@@ -102,6 +103,15 @@ test('a file in the place of a folder makes the name invalid, and reads as absen
   await store.put('folder/x', Buffer.from('x'), { signal })
   await expect(store.putIfAbsent('folder', Buffer.from('x'), { signal })).rejects.toThrow(InvalidObjectNameError)
   await expect(store.get('folder', { signal })).rejects.toThrow(ObjectNotFoundError)
+})
+
+test.each([-400, 400])('a host whose clock is %i days off takes no temporary file of a living writer', async (days) => {
+  await using folder = await temporaryFolder()
+  await FileObjectStore.open(folder.path)
+  await writeFile(join(folder.path, '.tmp', '1-aa'), 'half')
+  const clock = new ManualClock(new Date(Date.now() + days * 86_400_000))
+  await FileObjectStore.open(folder.path, { clock })
+  expect(await readdir(join(folder.path, '.tmp'))).toEqual(['1-aa'])
 })
 
 test('temporary files of dead writers go after a day, foreign files are passed over', async () => {

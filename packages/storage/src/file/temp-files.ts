@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { open, lstat, mkdir, readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { throwIfAborted, MiB, type Clock } from '@tidemark/kernel'
+import { throwIfAborted, MiB } from '@tidemark/kernel'
 import { SCRATCH_PART } from '../object-name.ts'
 import { errnoOf } from './translate-file-error.ts'
 
@@ -23,8 +23,8 @@ export class TempFiles {
     this.#folder = join(root, SCRATCH_PART)
   }
 
-  /** Makes the folder and removes what writers that died left there more than a day ago. */
-  async open(clock: Clock): Promise<void> {
+  /** Makes the folder and removes what writers that died left there more than a day ago, by the file system's clock. */
+  async open(): Promise<void> {
     try {
       await mkdir(this.#folder, { mode: 0o700 })
     } catch (error) {
@@ -33,11 +33,31 @@ export class TempFiles {
         throw error
       }
     }
-    for (const name of await readdir(this.#folder)) {
+    const names = await readdir(this.#folder)
+    const nowMs = names.length === 0 ? undefined : await this.#nowMs()
+    if (nowMs === undefined) return
+    for (const name of names) {
       const path = join(this.#folder, name)
       const { mtimeMs } = await lstat(path).catch(() => ({ mtimeMs: Number.POSITIVE_INFINITY }))
-      if (clock.now().getTime() - mtimeMs > STALE_MS) await unlink(path).catch(() => {})
+      if (nowMs - mtimeMs > STALE_MS) await unlink(path).catch(() => {})
     }
+  }
+
+  /** The time that an empty file gets; undefined where none can be made, and then nothing is known to be old. */
+  async #nowMs(): Promise<number | undefined> {
+    const path = this.#freshPath()
+    try {
+      await using file = await open(path, 'wx', 0o600)
+      return (await file.stat()).mtimeMs
+    } catch {
+      return undefined
+    } finally {
+      await unlink(path).catch(() => {})
+    }
+  }
+
+  #freshPath(): string {
+    return join(this.#folder, `${process.pid}-${randomBytes(8).toString('hex')}`)
   }
 
   /** What the file system's clock says: the modification time that a file written now gets. */
@@ -54,7 +74,7 @@ export class TempFiles {
   async write(bytes: Uint8Array, signal: AbortSignal): Promise<string> {
     // Opened for reading only: the reason then is the reason now, not that the folder is missing.
     if (this.#refused !== undefined) throw this.#refused
-    const path = join(this.#folder, `${process.pid}-${randomBytes(8).toString('hex')}`)
+    const path = this.#freshPath()
     const file = await open(path, 'wx', 0o600)
     try {
       try {

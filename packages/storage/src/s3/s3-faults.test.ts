@@ -190,7 +190,7 @@ test('a store without conditional put is looked at first, and then put plainly',
   script = [notFound, ok, fail(501, 'NotImplemented'), ok]
   expect(await store.putIfAbsent('a', bytes, { signal })).toBe('stored')
   expect(requests.at(-1)?.headers['if-none-match']).toBeUndefined()
-  script = [ok]
+  script = [(_request, response) => void response.writeHead(200, { 'last-modified': new Date(0).toUTCString() }).end()]
   expect(await store.putIfAbsent('a', bytes, { signal })).toBe('exists')
 })
 
@@ -235,6 +235,28 @@ test('an object that could not be deleted is named', async () => {
     facts: { name: 'b' },
   })
   expect(requests[0]?.headers['content-md5']).toBe(hash('md5', requests[0]?.body ?? '', 'base64'))
+})
+
+test('a delete is one request: what came to be under the name since is not hit by a second one', async () => {
+  for (const answer of [fail(503, 'SlowDown'), fail(500, 'InternalError'), reset]) {
+    requests = []
+    script = [answer, ok]
+    await using store = await openStore()
+    await expect(store.delete(['a', 'b'], signal)).rejects.toThrow(StoreUnavailableError)
+    expect(requests).toHaveLength(1)
+  }
+})
+
+test('an object whose time the store does not say is an error, and never one of 1970', async () => {
+  script = [(_request, response) => void response.writeHead(200, { 'content-length': '3' }).end()]
+  await expect(store.stat('a', signal)).rejects.toThrow(StoreUnavailableError)
+  script = [
+    (_request, response) =>
+      void response
+        .writeHead(200, { 'content-type': 'application/xml' })
+        .end('<ListBucketResult><Contents><Key>p/a</Key><Size>3</Size></Contents></ListBucketResult>'),
+  ]
+  await expect(collect(store.list('', { signal }))).rejects.toMatchObject({ facts: { name: 'a' } })
 })
 
 test('a request that hangs ends at its deadline and is tried again', async () => {
@@ -290,7 +312,7 @@ test('an abort ends a hanging call and a waiting one at once', async () => {
       store.put('a', bytes, { signal: controller.signal }),
       store.get('a', { signal: controller.signal }),
       collect(store.list('', { signal: controller.signal })),
-      store.delete(['a'], controller.signal),
+      ...(answer === hang ? [store.delete(['a'], controller.signal)] : []), // never waits to be repeated
     ].map((call) => expect(call).rejects.toThrow(AbortedError))
     await expect.poll(() => requests.length).toBeGreaterThan(0)
     controller.abort()

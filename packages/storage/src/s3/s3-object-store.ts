@@ -131,8 +131,8 @@ export class S3ObjectStore implements ObjectStore {
   async stat(name: ObjectName, signal: AbortSignal): Promise<ObjectEntry | undefined> {
     checkObjectName(name)
     const what = `looking for ${name}`
-    return this.#retry.run(what, signal, async () => {
-      const found = await this.#attempt(what, name, 0, signal, async (abortSignal) => {
+    const found = await this.#retry.run(what, signal, async () => {
+      const answer = await this.#attempt(what, name, 0, signal, async (abortSignal) => {
         try {
           return await this.#client.send(new HeadObjectCommand(this.#at(name)), { abortSignal })
         } catch (error) {
@@ -140,13 +140,12 @@ export class S3ObjectStore implements ObjectStore {
           return undefined
         }
       })
-      if (found !== undefined) {
-        return { name, size: found.ContentLength ?? 0, modifiedAt: found.LastModified ?? new Date(0) }
-      }
+      if (answer !== undefined) return answer
       // A 404 to HEAD has no body to say what is missing: "no such object" is to mean that the bucket is there.
       await this.#headBucket(what, new HeadBucketCommand({ Bucket: this.#bucket }), signal)
       return undefined
     })
+    return found && { name, size: found.ContentLength ?? 0, modifiedAt: this.#timeOf(name, found.LastModified) }
   }
 
   async *list(prefix: string, options: ListOptions): AsyncGenerator<ObjectEntry> {
@@ -154,7 +153,7 @@ export class S3ObjectStore implements ObjectStore {
     for await (const page of this.#pages(prefix, options)) {
       for (const { Key, Size, LastModified } of page.Contents ?? []) {
         const name = (Key ?? '').slice(this.#keyPrefix.length)
-        if (isObjectName(name)) yield { name, size: Size ?? 0, modifiedAt: LastModified ?? new Date(0) }
+        if (isObjectName(name)) yield { name, size: Size ?? 0, modifiedAt: this.#timeOf(name, LastModified) }
       }
     }
   }
@@ -171,12 +170,8 @@ export class S3ObjectStore implements ObjectStore {
 
   async delete(names: readonly ObjectName[], signal: AbortSignal): Promise<void> {
     for (const name of names) checkObjectName(name)
-    for (let first = 0; first < names.length; first += PAGE) {
-      let left = names.slice(first, first + PAGE)
-      await this.#retry.run(`deleting ${left.length} objects`, signal, async () => {
-        left = await this.#deleteOnce(left, signal)
-      })
-    }
+    for (let first = 0; first < names.length; first += PAGE)
+      await this.#deleteOnce(names.slice(first, first + PAGE), signal)
   }
 
   /** The Date header of a HEAD for the bucket: as fresh as the answer, since nobody may cache what was signed. */
@@ -320,8 +315,7 @@ export class S3ObjectStore implements ObjectStore {
     } while (token !== undefined)
   }
 
-  /** Resolves to those that are to be tried again. */
-  async #deleteOnce(names: readonly ObjectName[], signal: AbortSignal): Promise<ObjectName[]> {
+  async #deleteOnce(names: readonly ObjectName[], signal: AbortSignal): Promise<void> {
     const what = `deleting ${names.length} objects`
     const command = new DeleteObjectsCommand({
       Bucket: this.#bucket,
@@ -333,7 +327,7 @@ export class S3ObjectStore implements ObjectStore {
     )
     const failed = (answer.Errors ?? []).filter(({ Code }) => Code !== 'NoSuchKey')
     const [first] = failed
-    if (first === undefined) return []
+    if (first === undefined) return
     const keys = failed.map(({ Key = '', Code }) => `${Key.slice(this.#keyPrefix.length)}: ${Code}`)
     const cause = Object.assign(
       new Error(`${failed.length} objects were not deleted: ${keys.slice(0, 20).join(', ')}`),
@@ -350,6 +344,15 @@ export class S3ObjectStore implements ObjectStore {
     await this.#attempt(`deleting ${name}`, name, 0, signal, (abortSignal) =>
       this.#client.send(command, { abortSignal }),
     )
+  }
+
+  /** Ages decide what a sweep takes: an object without a time has no age, and is not to pass for an old one. */
+  #timeOf(name: ObjectName, modifiedAt: Date | undefined): Date {
+    if (modifiedAt !== undefined && !Number.isNaN(modifiedAt.getTime())) return modifiedAt
+    throw new StoreUnavailableError(`looking for ${name}`, this.url, {
+      hint: 'the store answers without the time of the object (LastModified): see whether a proxy in between removes it',
+      facts: { name },
+    })
   }
 
   #at(name: ObjectName): { Bucket: string; Key: string } {
