@@ -33,7 +33,7 @@ import { compareListing } from './records/compare-listing.ts'
 import { type PackTable, type SourceEntry, encodePackTable } from './records/pack-table.ts'
 import { WalList } from './records/wal-list.ts'
 import type { SourceDocument, SourceFacts } from './records/source-document.ts'
-import { isToBeReadBack, readBack } from './set/read-back.ts'
+import { holdsBytes, isToBeReadBack, readBack } from './set/read-back.ts'
 import type { OpenedKeys, Repository, RepositorySet } from './set/repository.ts'
 import { SetWriter } from './set/set-writer.ts'
 import { WalLayout, type WalPosition, readTimelineHistory, storeWalSegment } from './wal/wal-store.ts'
@@ -394,8 +394,7 @@ export class BackupWriter implements AsyncDisposable {
       if (isToBeReadBack(repository)) await readBack(repository, name, document.length, digest, signal)
       return
     }
-    const stored = await repository.store.get(name, { signal })
-    if (!stored.equals(document))
+    if (!(await holdsBytes(repository.store, name, document, signal)))
       throw new DocumentDamagedError(`${repository.name} ${name}`, 'another record has this name')
   }
 }

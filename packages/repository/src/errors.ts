@@ -104,9 +104,11 @@ export class BackupAmbiguousError extends OperationalError {
 export class FolderMismatchError extends OperationalError {
   override readonly code = 'BACKUP_FOLDER_MISMATCH'
   override readonly retry = 'backoff'
-  constructor(repository: string, missing: readonly string[], unexpected: readonly string[]) {
+  constructor(repository: string, missing: readonly string[], unexpected: readonly string[], hint?: string) {
     super(`the backup's objects in repository ${repository} are not those that were written`, {
-      hint: 'something else deletes or writes there: check lifecycle rules and other users of the bucket; no record was written',
+      hint:
+        hint ??
+        'something else deletes or writes there: check lifecycle rules and other users of the bucket; no record was written',
       facts: { repository, missing: missing.slice(0, 20), unexpected: unexpected.slice(0, 20) },
     })
   }
@@ -131,7 +133,7 @@ export class LeaseLostError extends OperationalError {
   constructor(backupId: string, ageMs: number) {
     const silent = Number.isFinite(ageMs) ? `for ${Math.round(ageMs / 60_000)} minutes` : 'until it was swept'
     super(`attempt ${backupId} could not renew its begin object ${silent}`, {
-      hint: 'the host was suspended, or the repository was out of reach for long: take a new backup',
+      hint: 'the host was suspended, or the repository was out of reach for long: take a new backup, or copy again',
       facts: { backupId, ...(Number.isFinite(ageMs) ? { ageMs } : {}) },
     })
   }

@@ -8,7 +8,7 @@
 import type { Keyring } from '@tidemark/crypto'
 import { type Logger, OperationalError, ownArrayBuffer, throwIfAborted } from '@tidemark/kernel'
 import { ThreadPool } from '@tidemark/kernel/threads'
-import { StoredOtherwiseError } from '../errors.ts'
+import { DocumentDamagedError, StoredOtherwiseError } from '../errors.ts'
 import { type ClusterLayout, packName } from '../layout.ts'
 import { AdoptedFrames, MAX_ADOPTED_FRAMES } from '../packs/adopted-frames.ts'
 import { PackList, packOrdinal } from '../records/pack-list.ts'
@@ -92,14 +92,26 @@ async function adoptPack(
   const name = layout.base(backupId) + packName(ordinal)
   const sizeIn = ({ name: repository }: Repository): number | undefined => held.get(repository)?.get(ordinal)
   const source = writer.active.find((repository) => sizeIn(repository) !== undefined)
-  if (source === undefined || (sizeIn(source) ?? 0) > deps.packBytes + SPARE_BYTES) return undefined
+  const listedBytes = source === undefined ? 0 : (sizeIn(source) ?? 0)
+  if (source === undefined || listedBytes > deps.packBytes + SPARE_BYTES) return undefined
+  // A size that differs would be met again by the comparison before the record, attempt after attempt.
+  const differs = writer.active.some((repository) => (sizeIn(repository) ?? listedBytes) !== listedBytes)
+  if (differs) {
+    logger.warn({ backupId, ordinal }, 'pack of a dead attempt not adopted: repositories hold it in different sizes')
+    return undefined
+  }
   let proven: ProvenPack
   try {
-    const bytes = await source.store.get(name, { signal })
+    const bytes = await source.store.get(name, { signal, maxBytes: listedBytes })
     const what = `${packName(ordinal)} of attempt ${backupId} in ${source.name}`
     const stored = ownArrayBuffer(bytes)
     proven = await thread.call({ stored, backupId, ordinal, what }, [stored])
     throwIfAborted(signal, 'adopting packs')
+    if (proven.stored.byteLength !== listedBytes)
+      throw new DocumentDamagedError(
+        what,
+        `it has ${proven.stored.byteLength} bytes and was listed with ${listedBytes}`,
+      )
   } catch (error) {
     if (signal.aborted || !(error instanceof OperationalError)) throw error
     if (error.retry === 'backoff') {

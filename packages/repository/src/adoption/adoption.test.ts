@@ -130,6 +130,21 @@ test('a damaged pack is not adopted, wherever the damage is', async () => {
   }
 }, 60_000)
 
+test.each([0, 1])(
+  'a pack that is longer in repository %i than it was written is not adopted, and does not stop the operation',
+  async (where) => {
+    const sample = await newSampleSet([true, true])
+    const dead = await dieAfter(sample, tree.slice(0, 8))
+    const store = sample.stores[where]
+    for (const name of store?.names(layout.base(dead)).slice(0, 3) ?? [])
+      store?.corrupt(name, (bytes) => Buffer.concat([bytes, Buffer.from('longer')]))
+    const { record } = await writeBackup(sample, tree, { operationId })
+    expect(record.totals.sharedBytes).toBeGreaterThan(8 * MiB)
+    await expectWhole(sample, record)
+  },
+  60_000,
+)
+
 test("another operation's packs are not adopted, nor those that a sweep may have begun on", async () => {
   const storeClock = new ManualClock()
   const sample = await newSampleSet([true], undefined, storeClock)

@@ -2,6 +2,7 @@
 import { openSignedDocument } from '@tidemark/crypto'
 import { OperationalError } from '@tidemark/kernel'
 import { type ClusterLayout, parseBeginName } from '../layout.ts'
+import { MAX_BYTES } from '../records/bounds.ts'
 import { beginSchema, parseDocument } from '../records/documents.ts'
 import type { Repository } from '../set/repository.ts'
 
@@ -31,7 +32,7 @@ export async function earlierAttempts(
     if (ids.length === MAX_ATTEMPTS) break
     try {
       const what = `begin object ${name} in ${repository.name}`
-      const bytes = await repository.store.get(name, { signal })
+      const bytes = await repository.store.get(name, { signal, maxBytes: MAX_BYTES.begin })
       const begin = parseDocument(beginSchema, openSignedDocument(bytes, publicKey, what), what)
       if (begin.operationId === operationId && begin.backupId === backupId) ids.push(backupId)
     } catch (error) {

@@ -25,6 +25,7 @@ test.each([
     (stored: Buffer) => Buffer.concat([stored.subarray(0, -1), Buffer.from([(stored.at(-1) ?? 0) ^ 1])]),
   ],
   ['a missing end', (stored: Buffer) => stored.subarray(0, -1)],
+  ['a byte too many', (stored: Buffer) => Buffer.concat([stored, Buffer.from('x')])],
 ])('an object that is stored with %s is refused', async (_what, damage) => {
   const store = new MemoryObjectStore()
   await store.put('pack', bytes, { signal })

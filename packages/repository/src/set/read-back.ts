@@ -1,7 +1,7 @@
 /** Proof that a store holds what it was given: read in pieces, so that it costs no second buffer of a pack. */
 import { createHash } from 'node:crypto'
 import { freeBuffer } from '@tidemark/kernel'
-import type { ObjectStore } from '@tidemark/storage'
+import { type ObjectStore, ObjectTooLargeError } from '@tidemark/storage'
 import { StoredOtherwiseError } from '../errors.ts'
 import type { RepositoryPlace } from './repository.ts'
 
@@ -23,16 +23,20 @@ export async function* readPieces(
 ): AsyncGenerator<Buffer> {
   let offset = 0
   while (offset < bytes) {
-    const range = { offset, length: Math.min(PIECE_BYTES, bytes - offset) }
-    const piece = await store.get(name, { signal, range })
+    // A byte more in the last piece is no further request.
+    const left = bytes - offset
+    const range = { offset, length: left <= PIECE_BYTES + 1 ? left : PIECE_BYTES }
+    const piece = await store.get(name, { signal, range, maxBytes: range.length })
     if (piece.length === 0) return
+    const { length } = piece
     yield piece
-    offset += piece.length
+    offset += length
     freeBuffer(piece)
+    if (length < range.length) return
   }
 }
 
-/** @throws {StoredOtherwiseError} the stored bytes are not those of this SHA-256. */
+/** @throws {StoredOtherwiseError} the stored bytes are not those of this SHA-256, or there are more of them. */
 export async function readBack(
   place: RepositoryPlace,
   name: string,
@@ -42,11 +46,26 @@ export async function readBack(
 ): Promise<void> {
   const hash = createHash('sha256')
   let read = 0
-  for await (const piece of readPieces(place.store, name, bytes, signal)) {
+  for await (const piece of readPieces(place.store, name, bytes + 1, signal)) {
     hash.update(piece)
     read += piece.length
   }
   if (read !== bytes || hash.digest('hex') !== sha256) throw new StoredOtherwiseError(place.name, name)
+}
+
+/** Whether an object holds exactly these bytes. @throws {ObjectNotFoundError} */
+export async function holdsBytes(
+  store: ObjectStore,
+  name: string,
+  bytes: Uint8Array,
+  signal: AbortSignal,
+): Promise<boolean> {
+  try {
+    return (await store.get(name, { signal, maxBytes: bytes.length })).equals(bytes)
+  } catch (error) {
+    if (error instanceof ObjectTooLargeError) return false
+    throw error
+  }
 }
 
 /** Stores an object and proves that it is there: by the store's own check at ingest, or by reading it back. */

@@ -17,6 +17,7 @@ import {
   RepositoryExistsError,
   SetMismatchError,
 } from '../errors.ts'
+import { MAX_BYTES } from '../records/bounds.ts'
 import { TEST_KEK, newSampleSet, noDeadline } from '../testing/sample-set.ts'
 import { type RepositoryPlace, initRepositorySet, openKeys, openRepositorySet } from './repository.ts'
 
@@ -181,6 +182,21 @@ test('a keyring that is damaged everywhere is refused, a stray file beside it is
   await expect(openKeys(set, [TEST_KEK], noDeadline)).resolves.toBeDefined()
   for (const store of stores) store.corrupt(name, (bytes) => void (bytes[100] = (bytes[100] ?? 0) ^ 1))
   await expect(openKeys(set, [TEST_KEK], noDeadline)).rejects.toThrow(SignatureRefusedError)
+})
+
+test('an object too large to be a keyring is passed over without its bytes, and so is a marker refused', async () => {
+  const { stores, set } = await newSampleSet([true, true])
+  const huge = 'keys/keyring-5-dd.json'
+  for (const store of stores) await store.put(huge, Buffer.alloc(MAX_BYTES.keyring + 1), { signal: noDeadline })
+  const read: string[] = []
+  const [store] = stores
+  if (store !== undefined) store.faults.latency = (method, name) => void (method === 'get' && read.push(name ?? ''))
+  expect((await openKeys(set, [TEST_KEK], noDeadline)).passedOver).toEqual([huge])
+  expect(read).not.toContain(huge)
+  stores[0]?.corrupt('tidemark.json', (bytes) => Buffer.concat([bytes, Buffer.alloc(MAX_BYTES.marker)]))
+  await expect(openRepositorySet(set.repositories, undefined, noDeadline)).rejects.toMatchObject({
+    code: 'OBJECT_TOO_LARGE',
+  })
 })
 
 test('garbage, a renumbered copy and a replayed old keyring under keys/ are passed over and named', async () => {

@@ -14,6 +14,7 @@ import { type Clock, type Logger, randomId } from '@tidemark/kernel'
 import { ObjectNotFoundError, type ObjectStore, type StoreCapabilities } from '@tidemark/storage'
 import { NotARepositoryError, RepositoryExistsError, RepositoryTwiceError, SetMismatchError } from '../errors.ts'
 import { KEYS, MARKER, SCRATCH, keyringName, keyringNumber } from '../layout.ts'
+import { MAX_BYTES } from '../records/bounds.ts'
 import { type Marker, markerSchema, parseJsonDocument } from '../records/documents.ts'
 
 /** A configured place: its name, its store, and whether a backup may succeed without it. */
@@ -46,7 +47,7 @@ export interface RepositorySet {
 async function openRepository(place: RepositoryPlace, signal: AbortSignal): Promise<Repository> {
   let bytes: Buffer
   try {
-    bytes = await place.store.get(MARKER, { signal })
+    bytes = await place.store.get(MARKER, { signal, maxBytes: MAX_BYTES.marker })
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw new NotARepositoryError(place.store.url)
     throw error
@@ -85,11 +86,16 @@ function makeSet(repositories: readonly Repository[], pinned: string | undefined
   return { setId, publicKey, repositories }
 }
 
-/** All keyring documents of a repository, oldest number first. Whatever else lies in the folder is not ours. */
-export async function readKeyrings(repository: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
+/**
+ * All keyring documents of a repository, oldest number first. Whatever else lies in the folder is not ours; one that is too large to be a
+ * keyring is given without its bytes, and so is refused by whoever opens it.
+ */
+export async function readKeyrings({ store }: Repository, signal: AbortSignal): Promise<StoredKeyring[]> {
   const keyrings: StoredKeyring[] = []
-  for await (const { name } of repository.store.list(KEYS, { signal })) {
-    if (keyringNumber(name) !== undefined) keyrings.push({ name, bytes: await repository.store.get(name, { signal }) })
+  for await (const { name, size } of store.list(KEYS, { signal })) {
+    if (keyringNumber(name) === undefined) continue
+    const { keyring: maxBytes } = MAX_BYTES
+    keyrings.push({ name, bytes: size > maxBytes ? Buffer.alloc(0) : await store.get(name, { signal, maxBytes }) })
   }
   return keyrings.toSorted(byNumber)
 }
@@ -132,7 +138,8 @@ async function readSetKeyrings(set: RepositorySet, signal: AbortSignal): Promise
   return { documents: found.toSorted(byNumber), passedOver: [...new Set(refused.map(({ name }) => name))] }
 }
 
-function isOwnKeyring(name: string, bytes: Buffer, publicKey: string): boolean {
+/** Whether it is signed by the set's key and lies under its own number. */
+export function isOwnKeyring(name: string, bytes: Buffer, publicKey: string): boolean {
   try {
     const { number } = openSignedDocument(bytes, publicKey, name) as { number?: unknown }
     return number === keyringNumber(name)

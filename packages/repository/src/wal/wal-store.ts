@@ -9,6 +9,7 @@ import { parseWalFileName, walFileName } from '@tidemark/kernel'
 import { DocumentDamagedError, WalSegmentConflictError } from '../errors.ts'
 import { ClusterLayout } from '../layout.ts'
 import { isToBeReadBack, readBack } from '../set/read-back.ts'
+import { MAX_BYTES, maxWalBytes } from '../records/bounds.ts'
 import type { PackTable } from '../records/pack-table.ts'
 import type { Repository } from '../set/repository.ts'
 
@@ -118,7 +119,8 @@ export async function readWalSegment(
   keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
   signal: AbortSignal,
 ): Promise<{ fileName: string; bytes: Buffer }> {
-  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal })
+  const maxBytes = maxWalBytes(segmentBytes)
+  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal, maxBytes })
   const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
   const position = parseWalFileName(fileName, segmentBytes)
   const what = `WAL segment ${fileName} in ${repository.name}`
@@ -146,7 +148,8 @@ export async function readTimelineHistory(
   keys: { dataKey: (id: string) => Uint8Array; digestKey: Uint8Array },
   signal: AbortSignal,
 ): Promise<{ fileName: string; bytes: Buffer }> {
-  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal })
+  const maxBytes = MAX_BYTES.history
+  const stored = await repository.store.get(wal.layout.folder + relativeName, { signal, maxBytes })
   const [fileName = '', digest = ''] = relativeName.slice(relativeName.lastIndexOf('/') + 1).split('-')
   const what = `${fileName} in ${repository.name}`
   const bytes = unsealBytes(stored, keys.dataKey, { kind: 'other', streamId: digest }, what)
