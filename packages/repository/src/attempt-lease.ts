@@ -37,10 +37,12 @@ export class AttemptLease implements AsyncDisposable {
   readonly #layout: ClusterLayout
   /** By repository: the newest begin object that is stored there. */
   readonly #last = new Map<string, string>()
+  readonly #stop = new AbortController()
   #number = 0
   #renewedMs: number | undefined
-  #timer: NodeJS.Timeout | undefined
-  #renewing: Promise<void> = Promise.resolve()
+  /** Settles with the newest renewal, and so with all of them. */
+  #renewing: Promise<unknown> = Promise.resolve()
+  #keeping: Promise<void> = Promise.resolve()
 
   constructor(
     attempt: Attempt,
@@ -55,8 +57,18 @@ export class AttemptLease implements AsyncDisposable {
     this.#layout = new ClusterLayout(attempt.cluster, attempt.systemId)
   }
 
-  /** @throws {LeaseLostError} too late: the attempt's objects may be on their way out, and a new begin object would only hide it. */
-  async renew(): Promise<void> {
+  /**
+   * One after the other, however long each takes: a slow one that ended after its successor would pass for the newest.
+   *
+   * @throws {LeaseLostError} too late: the attempt's objects may be on their way out, and a new begin object would only hide it.
+   */
+  renew(): Promise<void> {
+    const renewed = this.#renewing.then(() => this.#renewOnce())
+    this.#renewing = renewed.catch(() => {})
+    return renewed
+  }
+
+  async #renewOnce(): Promise<void> {
     this.throwIfSilentTooLong()
     const { backupId, operationId, cluster, systemId, startedAt } = this.#attempt
     const begin: Begin = {
@@ -88,13 +100,23 @@ export class AttemptLease implements AsyncDisposable {
     this.#renewedMs = askedMs
   }
 
+  /** Ten minutes after each renewal the next one. */
   keepRenewing(): void {
-    this.#timer = setInterval(() => {
-      this.#renewing = this.renew().catch((error: unknown) =>
-        this.#deps.logger.warn({ err: error, backupId: this.#attempt.backupId }, 'begin object not renewed'),
-      )
-    }, RENEW_EVERY_MS)
-    this.#timer.unref()
+    this.#keeping = this.#keepRenewing()
+  }
+
+  async #keepRenewing(): Promise<void> {
+    const { clock, logger, signal } = this.#deps
+    const either = AbortSignal.any([this.#stop.signal, signal])
+    while (!either.aborted) {
+      try {
+        await clock.sleep(RENEW_EVERY_MS, either)
+        await this.renew()
+      } catch (error) {
+        if (either.aborted) return
+        logger.warn({ err: error, backupId: this.#attempt.backupId }, 'begin object not renewed')
+      }
+    }
   }
 
   /** What this host can know: it has not been silent for too long by its own monotonic clock. @throws {LeaseLostError} */
@@ -125,7 +147,7 @@ export class AttemptLease implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    clearInterval(this.#timer)
-    await this.#renewing
+    this.#stop.abort()
+    await Promise.all([this.#keeping, this.#renewing])
   }
 }

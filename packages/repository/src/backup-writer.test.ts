@@ -1,7 +1,7 @@
 /** A backup exists whole, in every repository that says so, or it does not exist. */
 import { hash } from 'node:crypto'
 import * as fc from 'fast-check'
-import { abortError, randomId, silentLogger, systemClock } from '@tidemark/kernel'
+import { type Clock, abortError, randomId, silentLogger, systemClock } from '@tidemark/kernel'
 import { StoreFullError, StoreUnavailableError } from '@tidemark/storage'
 import { ManualClock, type StoreMethod } from '@tidemark/storage/testing'
 import { afterEach, expect, test, vi } from 'vitest'
@@ -436,20 +436,19 @@ test('a begin object that was swept is not renewed, and an optional repository t
 })
 
 test('the lease is renewed under a new name every ten minutes, until the writer is left', async () => {
-  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
-  try {
-    const sample = await newSampleSet()
-    const writer = await beginWriter(sample)
-    const begins = (): string[] | undefined => sample.stores[0]?.names(`${layout.folder}begin/`)
-    expect(begins()).toEqual([layout.begin(writer.backupId, 0)])
-    await vi.advanceTimersByTimeAsync(1_200_000)
-    expect(begins()).toHaveLength(3)
-    await writer[Symbol.asyncDispose]()
-    await vi.advanceTimersByTimeAsync(1_200_000)
-    expect(begins()).toHaveLength(3)
-  } finally {
-    vi.useRealTimers()
+  const clock = new ManualClock()
+  const sample = await newSampleSet([true], clock, clock)
+  const writer = await beginWriter(sample, clock)
+  const begins = (): number | undefined => sample.stores[0]?.names(`${layout.folder}begin/`).length
+  expect(sample.stores[0]?.names(`${layout.folder}begin/`)).toEqual([layout.begin(writer.backupId, 0)])
+  for (const expected of [2, 3]) {
+    await vi.waitFor(() => expect(clock.sleepingMs).toContain(600_000))
+    clock.advance(600_000)
+    await vi.waitFor(() => expect(begins()).toBe(expected))
   }
+  await writer[Symbol.asyncDispose]()
+  expect(clock.sleepingMs).toEqual([])
+  expect(begins()).toBe(3)
 })
 
 test('nothing readable is stored: no name, content or digest of a file', async () => {
@@ -464,11 +463,11 @@ test('nothing readable is stored: no name, content or digest of a file', async (
   }
 })
 
-function beginWriter({ set, keys }: SampleSet): Promise<BackupWriter> {
+function beginWriter({ set, keys }: SampleSet, clock: Clock = systemClock): Promise<BackupWriter> {
   return BackupWriter.begin(
     set,
     keys,
     { cluster: CLUSTER, systemId: SYSTEM_ID, operationId: `test-${randomId()}`, sealing, writerVersion: 'test' },
-    { clock: systemClock, logger: silentLogger, signal: noDeadline },
+    { clock, logger: silentLogger, signal: noDeadline },
   )
 }
