@@ -1,17 +1,21 @@
 /** Commit records as a reader finds them. A backup that is not here does not exist. */
 import { createHash } from 'node:crypto'
 import { openSignedDocument } from '@tidemark/crypto'
-import { type Problem, problemOf, throwIfAborted } from '@tidemark/kernel'
+import { type Problem, parseLsn, problemOf, throwIfAborted } from '@tidemark/kernel'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
 import { CLUSTERS, ClusterLayout, PACK_TABLE, compactTime, parseRecordName } from '../layout.ts'
 import { readPieces } from '../set/read-back.ts'
 import type { Repository, RepositorySet } from '../set/repository.ts'
+import { MAX_BYTES } from './bounds.ts'
 import { type CommitRecord, commitRecordSchema, parseDocument } from './documents.ts'
 import { type PackTable, PackTableDecoder } from './pack-table.ts'
 
 /** Names held at once while looking for the newest intact backup. */
 const LOOKED_AT = 100
+/** Records by name, and by the store's time, that are compared with the newest one. */
+const COMPARED = 15
+const READ_AT_ONCE = 8
 
 export interface RecordName {
   readonly name: string
@@ -67,18 +71,37 @@ function cursorOf({ stoppedAt, backupId }: RecordAt): string {
 export async function newestRecordNames(
   repository: Repository,
   cluster: string | undefined,
-  { limit, before }: { readonly limit: number; readonly before?: string | undefined },
+  page: { readonly limit: number; readonly before?: string | undefined },
   signal: AbortSignal,
 ): Promise<RecordName[]> {
-  let newest: RecordName[] = []
-  const keep = (): void => void (newest = newest.toSorted(newestFirst).slice(0, limit))
+  return (await scanRecords(repository, cluster, page, signal)).names
+}
+
+/** As newestRecordNames, and in the same pass the few that the store got last, by its own clock. */
+async function scanRecords(
+  repository: Repository,
+  cluster: string | undefined,
+  { limit, before }: { readonly limit: number; readonly before?: string | undefined },
+  signal: AbortSignal,
+): Promise<{ names: RecordName[]; lastStored: RecordName[] }> {
+  let names: RecordName[] = []
+  let lastStored: RecordName[] = []
+  const keep = (): void => void (names = names.toSorted(newestFirst).slice(0, limit))
+  const keepLast = (): void => void (lastStored = lastStored.toSorted(lastFirst).slice(0, COMPARED))
   for await (const at of listRecordNames(repository, cluster, signal)) {
+    lastStored.push(at)
+    if (lastStored.length >= 1000) keepLast()
     if (before !== undefined && cursorOf(at) >= before) continue
-    newest.push(at)
-    if (newest.length >= 2 * limit + 1000) keep()
+    names.push(at)
+    if (names.length >= 2 * limit + 1000) keep()
   }
   keep()
-  return newest
+  keepLast()
+  return { names, lastStored }
+}
+
+function lastFirst(a: RecordName, b: RecordName): number {
+  return b.modifiedAt.getTime() - a.modifiedAt.getTime()
 }
 
 function newestFirst(a: RecordName, b: RecordName): number {
@@ -94,7 +117,7 @@ async function* folders(repository: Repository, prefix: string, signal: AbortSig
  * A record, after its signature held and it turned out to be the one its name says, in every part: under a later
  * time, a copy of an old record would pass for the newest backup.
  *
- * @throws {SignatureRefusedError} @throws {DocumentDamagedError} @throws {FormatVersionError}
+ * @throws {SignatureRefusedError} @throws {DocumentDamagedError} @throws {FormatVersionError} @throws {ObjectTooLargeError}
  */
 export async function readRecord(
   repository: Repository,
@@ -113,7 +136,7 @@ export async function readRecordDocument(
   signal: AbortSignal,
 ): Promise<{ record: CommitRecord; document: Buffer }> {
   const what = `record ${at.backupId} in ${repository.name}`
-  const bytes = await repository.store.get(at.name, { signal })
+  const bytes = await repository.store.get(at.name, { signal, maxBytes: MAX_BYTES.record })
   const record = parseDocument(commitRecordSchema, openSignedDocument(bytes, publicKey, what), what)
   if (
     record.backupId !== at.backupId ||
@@ -181,7 +204,7 @@ export interface FoundBackup {
 }
 
 /**
- * A backup by id, unique beginning of an id, or `latest` (the newest intact one).
+ * A backup by id, unique beginning of an id, or `latest`: the newest intact one by what the source said, not by any clock.
  *
  * @param repositories where to look, in this order.
  * @throws {BackupNotFoundError} @throws {BackupAmbiguousError}; what reading the record throws.
@@ -213,8 +236,8 @@ export async function findBackup(
   const clusters = new Set(all.map(({ record }) => record.cluster))
   if (clusters.size > 1 || (wanted !== 'latest' && ids.size > 1)) throw new BackupAmbiguousError(wanted, [...ids])
   // A repository that missed the last run has an older newest one.
-  const [newest] = all.toSorted((a, b) => (a.record.stoppedAt < b.record.stoppedAt ? 1 : -1))
-  if (newest !== undefined) return all.find(({ record }) => record.backupId === newest.record.backupId) ?? newest
+  const [first, ...others] = all
+  if (first !== undefined) return others.reduce((best, one) => (isLater(one.record, best.record) ? one : best), first)
   throw unread ?? new BackupNotFoundError(wanted, cluster)
 }
 
@@ -245,7 +268,12 @@ async function theOne(
   return undefined
 }
 
-/** Reads records from the newest on, until one is intact. */
+/**
+ * The newest intact backup. Names are in the order of workers' clocks, so they only say where to look: among the records that are newest by name,
+ * and those that the store got last, the source's own data decides (isLater).
+ *
+ * @throws what reading a record throws that is newer by name than the first intact one: it might be the newest.
+ */
 async function newestIntact(
   repository: Repository,
   publicKey: string,
@@ -260,15 +288,47 @@ async function newestIntact(
     )
   let before: string | undefined
   do {
-    const names = await newestRecordNames(repository, cluster, { limit: LOOKED_AT, before }, signal)
-    for (const at of names) {
+    const { names, lastStored } = await scanRecords(repository, cluster, { limit: LOOKED_AT, before }, signal)
+    for (const [i, at] of names.entries()) {
       const record = await readRecord(repository, publicKey, at, signal)
-      if (record.verdict === 'intact') return record
+      if (record.verdict !== 'intact') continue
+      return newestOf(repository, publicKey, record, [...names.slice(i + 1, i + 1 + COMPARED), ...lastStored], signal)
     }
     const last = names.at(-1)
     before = names.length < LOOKED_AT || last === undefined ? undefined : cursorOf(last)
   } while (before !== undefined)
   return undefined
+}
+
+/** Of `record` and the others of its system, those that can be read and are intact, the one that is later than all. */
+async function newestOf(
+  repository: Repository,
+  publicKey: string,
+  record: CommitRecord,
+  others: readonly RecordName[],
+  signal: AbortSignal,
+): Promise<CommitRecord> {
+  const same = others.filter(({ systemId, name }) => systemId === record.systemId && name !== recordAt(record).name)
+  const left = [...new Map(same.map((at) => [at.name, at])).values()]
+  let newest = record
+  for (let first = 0; first < left.length; first += READ_AT_ONCE) {
+    const batch = left.slice(first, first + READ_AT_ONCE)
+    for (const listed of await Promise.all(batch.map((at) => readListed(repository, publicKey, at, signal))))
+      if ('record' in listed && listed.record.verdict === 'intact' && isLater(listed.record, newest))
+        newest = listed.record
+  }
+  return newest
+}
+
+/**
+ * Whether a backup is of a later moment than another: of one system by timeline and stop LSN, as the source gave them; of two systems (before and
+ * after pg_upgrade, say), whose LSNs do not compare, by the workers' clocks.
+ */
+function isLater(a: CommitRecord, b: CommitRecord): boolean {
+  if (a.systemId !== b.systemId) return Date.parse(a.stoppedAt) > Date.parse(b.stoppedAt)
+  if (a.timeline !== b.timeline) return a.timeline > b.timeline
+  if (a.stopLsn !== b.stopLsn) return parseLsn(a.stopLsn) > parseLsn(b.stopLsn)
+  return Date.parse(a.stoppedAt) > Date.parse(b.stoppedAt)
 }
 
 /** Clusters that have a record. */
