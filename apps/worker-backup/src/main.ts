@@ -34,7 +34,7 @@ await runWorkerApp({
     for (const { name } of result.repositories.filter(({ outcome }) => outcome === 'dropped')) {
       const copy = await queue.enqueueMaintenance(
         { cluster, task: { verb: 'copy', to: name, backupId } },
-        { idempotencyKey: `copy-after-${operationId}-${name}`, ...where },
+        { idempotencyKey: `copy-after-${operationId}-${name}`, owed: true, ...where },
       )
       copyOperationIds.push(copy.operationId)
     }

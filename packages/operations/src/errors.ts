@@ -267,6 +267,8 @@ export class CopyIncompleteError extends OperationalError {
       hint: first?.problem.hint ?? 'see the problems',
       facts: { to, copied: copied.slice(0, 100), failed: failed.slice(0, 100) },
     })
-    this.retry = failed.some(({ problem }) => problem.retry === 'backoff') ? 'backoff' : 'after-operator'
+    // One that may pass is worth the others' try: what is there is not sent again.
+    const kinds = new Set(failed.map(({ problem }) => problem.retry))
+    this.retry = kinds.has('backoff') ? 'backoff' : kinds.has('after-operator') ? 'after-operator' : 'never'
   }
 }

@@ -16,8 +16,10 @@ class RetryableJobError extends Error {
   }
 }
 
-export function jobError(problem: Problem, cause: unknown): Error {
-  if (problem.retry === 'backoff') return new RetryableJobError(problem, cause)
+/** @param patient what an operator has to set right is waited for, too. */
+export function jobError(problem: Problem, cause: unknown, patient: boolean): Error {
+  if (problem.retry === 'backoff' || (patient && problem.retry === 'after-operator'))
+    return new RetryableJobError(problem, cause)
   const error = new UnrecoverableError(JSON.stringify(problem))
   error.cause = cause
   return error

@@ -5,7 +5,7 @@ export type { EnqueueOptions, Enqueued, OperationQueueOptions, QueueJobCount } f
 export { startWorker } from './start-worker.ts'
 export type { JobContext, JobMetricsSink, JobOutcome, RunningWorker, StartWorkerOptions } from './start-worker.ts'
 export { RETRY_POLICIES } from './retry-policy.ts'
-export type { RetryPolicy } from './retry-policy.ts'
+export type { RetryPolicies, RetryPolicy } from './retry-policy.ts'
 export {
   IdempotencyKeyReusedError,
   JobMalformedError,

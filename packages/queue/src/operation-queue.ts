@@ -35,8 +35,8 @@ import { operationOf } from './operation-of.ts'
 import { PRODUCER_DEADLINE_MS } from './redis.ts'
 import type { RedisConnection } from './redis.ts'
 import { requestDigest } from './request-digest.ts'
-import { RETRY_POLICIES } from './retry-policy.ts'
-import type { RetryPolicy } from './retry-policy.ts'
+import { PATIENT_BACKOFF, RETRY_POLICIES } from './retry-policy.ts'
+import type { RetryPolicies, RetryPolicy } from './retry-policy.ts'
 
 const DAY_SECONDS = 86_400
 const IDEMPOTENCY_SECONDS = DAY_SECONDS
@@ -47,6 +47,8 @@ export interface EnqueueOptions {
   readonly idempotencyKey?: string
   /** Put it on this host's queue: a `file://` repository or the target directory is there. */
   readonly host?: string
+  /** Something that was promised and is to come true however long it takes: tried for days, also past what an operator has to set right. */
+  readonly owed?: boolean
 }
 
 export interface Enqueued {
@@ -60,7 +62,7 @@ export interface OperationQueueOptions {
   readonly connection: RedisConnection
   readonly logger?: Logger
   readonly clock?: Clock
-  readonly retryPolicies?: Readonly<Record<OperationKind, RetryPolicy>>
+  readonly retryPolicies?: RetryPolicies
 }
 
 export interface QueueJobCount {
@@ -73,7 +75,7 @@ export class OperationQueue implements AsyncDisposable {
   readonly #connection: RedisConnection
   readonly #logger: Logger
   readonly #clock: Clock
-  readonly #policies: Readonly<Record<OperationKind, RetryPolicy>>
+  readonly #policies: RetryPolicies
   readonly #queues = new Map<string, Queue>()
   readonly #events = new Map<string, QueueEvents>()
   readonly #watchers = new Map<string, Set<() => void>>()
@@ -113,7 +115,7 @@ export class OperationQueue implements AsyncDisposable {
     return this.#enqueue('restore', request, { ...options, ...(host === undefined ? {} : { host }) })
   }
 
-  /** @throws {IdempotencyKeyReusedError} @throws {QueueUnavailableError} */
+  /** The one kind that can be `owed`. @throws {IdempotencyKeyReusedError} @throws {QueueUnavailableError} */
   enqueueMaintenance(request: MaintenanceRequest, options: EnqueueOptions = {}): Promise<Enqueued> {
     return this.#enqueue('maintenance', request, options)
   }
@@ -202,12 +204,13 @@ export class OperationQueue implements AsyncDisposable {
   async #enqueue<K extends OperationKind>(
     kind: K,
     request: RequestOf[K],
-    { idempotencyKey, host }: EnqueueOptions,
+    { idempotencyKey, host, owed }: EnqueueOptions,
     deduplicationId?: string,
   ): Promise<Enqueued> {
     const parsed = requestSchemas[kind].parse(request)
     const digest = requestDigest(parsed)
     const queue = queueName(kind, host)
+    const policy = this.#policies[owed === true ? 'owed' : kind]
     const keyDigest =
       idempotencyKey === undefined ? undefined : createHash('sha256').update(`${kind}\n${idempotencyKey}`).digest()
     const now = this.#clock.now()
@@ -234,7 +237,7 @@ export class OperationQueue implements AsyncDisposable {
         }
       }
       await enterQueue(this.#connection, queue)
-      const enqueued = await this.#add(kind, queue, data, operationId, deduplicationId)
+      const enqueued = await this.#add(kind, queue, data, operationId, { policy, deduplicationId })
       if (keyName) {
         await this.#connection.client.set(keyName, `${enqueued.operationId} ${digest}`, 'EX', IDEMPOTENCY_SECONDS, 'NX')
       }
@@ -247,14 +250,15 @@ export class OperationQueue implements AsyncDisposable {
     queue: string,
     data: { readonly job: { readonly cluster?: string }; readonly requestDigest: string; readonly callId: string },
     operationId: string,
-    deduplicationId: string | undefined,
+    { policy, deduplicationId }: { readonly policy: RetryPolicy; readonly deduplicationId: string | undefined },
   ): Promise<Enqueued> {
-    const { attempts, backoffMs } = this.#policies[kind]
+    const { attempts, backoffMs, patient } = policy
+    const type = patient === true ? PATIENT_BACKOFF : 'exponential'
     for (let look = 1; look <= 3; look += 1) {
       const added = await this.#queue(queue).add(kind, data, {
         jobId: operationId,
         attempts,
-        ...(backoffMs > 0 ? { backoff: { type: 'exponential', delay: backoffMs, jitter: 0.5 } } : {}),
+        ...(backoffMs > 0 ? { backoff: { type, delay: backoffMs, jitter: 0.5 } } : {}),
         ...(deduplicationId === undefined ? {} : { deduplication: { id: deduplicationId } }),
         removeOnComplete: { age: 14 * DAY_SECONDS, count: 5000 },
         removeOnFail: { age: 30 * DAY_SECONDS, count: 5000 },

@@ -3,7 +3,7 @@
  *
  * The states of a job here, and how it leaves them:
  *   active    → completed: `process` resolved with a result of the right form
- *             → delayed: an OperationalError with retry 'backoff', tries left; taken up again later
+ *             → delayed: an OperationalError with retry 'backoff' (owed work: 'after-operator', too), tries left; taken up again later
  *             → failed: retry 'never' or 'after-operator', an unknown error, or no tries left
  *             → waiting: handed back at the drain deadline, or the worker died and its lock ran out
  *               (restores: failed in both cases)
@@ -22,7 +22,7 @@ import { jobError, problemFromFailedReason } from './failure.ts'
 import { registerQueue } from './known-queues.ts'
 import { throttleProgress } from './progress-meter.ts'
 import type { RedisConnection } from './redis.ts'
-import { RETRY_POLICIES } from './retry-policy.ts'
+import { PATIENT_BACKOFF, RETRY_POLICIES, patientDelayMs } from './retry-policy.ts'
 import type { RetryPolicy } from './retry-policy.ts'
 
 export interface JobContext {
@@ -103,7 +103,7 @@ export function startWorker<K extends OperationKind>(options: StartWorkerOptions
       if (controller.signal.reason instanceof WorkerStoppingError && !isFinal(error)) {
         await handBack(job, token, operationId)
       }
-      throw jobError(problemOf(error), error)
+      throw jobError(problemOf(error), error, isPatient(job))
     } finally {
       if (controller.signal.aborted) reporter.discard()
       else reporter.finish()
@@ -112,7 +112,7 @@ export function startWorker<K extends OperationKind>(options: StartWorkerOptions
 
   /** Always throws: what BullMQ is to do with the job. */
   async function handBack(job: Job, token: string, operationId: string): Promise<never> {
-    if (policy.maxStalledCount === 0) throw jobError(INTERRUPTED, undefined)
+    if (policy.maxStalledCount === 0) throw jobError(INTERRUPTED, undefined, false)
     // Not a failed try: straight back to the head of the queue, tries unchanged.
     await job.moveToWait(token)
     logger.info({ operationId }, 'operation handed back')
@@ -144,6 +144,10 @@ export function startWorker<K extends OperationKind>(options: StartWorkerOptions
       stalledInterval: options.stalledIntervalMs ?? 10_000,
       maxStalledCount: policy.maxStalledCount,
       maxStartedAttempts: policy.maxStartedAttempts,
+      settings: {
+        // Asked for pauses that BullMQ does not know itself: those of patient jobs.
+        backoffStrategy: (tries, _type, _error, job) => patientDelayMs(tries, firstPauseMs(job), Math.random()),
+      },
       // Without this, BullMQ's own counters of failed jobs stay 0.
       metrics: { maxDataPoints: 10_080 },
       runRetryDelay: 2000,
@@ -189,6 +193,15 @@ function parseJob<K extends OperationKind>(kind: K, queue: string, data: unknown
   if (parsed.success) return parsed.data.job as JobOf[K]
   const problems = parsed.error.issues.map((issue) => `${issue.path.join('.')}: ${issue.message}`)
   throw new JobMalformedError(queue, problems)
+}
+
+function firstPauseMs(job: Pick<Job, 'opts'> | undefined): number {
+  const backoff = job?.opts.backoff
+  return (typeof backoff === 'object' ? backoff.delay : backoff) ?? 0
+}
+
+function isPatient({ opts: { backoff } }: Job): boolean {
+  return typeof backoff === 'object' && backoff.type === PATIENT_BACKOFF
 }
 
 function isFinal(error: unknown): boolean {

@@ -2,6 +2,7 @@ import { OperationQueue, RETRY_POLICIES, connectRedis, startWorker } from '@tide
 import type {
   OperationQueueOptions,
   RedisTarget,
+  RetryPolicies,
   RetryPolicy,
   RunningWorker,
   StartWorkerOptions,
@@ -39,10 +40,11 @@ export const restoreRequest = { cluster: 'main', backupId: 'latest', targetDirec
 
 /** Short waits, same rules. */
 export const quick: RetryPolicy = { ...RETRY_POLICIES.backup, backoffMs: 50 }
-export const quickPolicies: Readonly<Record<OperationKind, RetryPolicy>> = {
+export const quickPolicies: RetryPolicies = {
   ...RETRY_POLICIES,
   backup: quick,
   verify: quick,
+  owed: { ...RETRY_POLICIES.owed, backoffMs: 1 },
 }
 
 let prefixes = 0

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
-import type { Operation } from '@tidemark/contracts'
-import type { JobOutcome } from '@tidemark/queue'
+import type { MaintenanceResult, Operation } from '@tidemark/contracts'
+import { type JobOutcome, RETRY_POLICIES } from '@tidemark/queue'
 import { startRedis, until } from '@tidemark/testkit'
 import type { TestRedis } from '@tidemark/testkit'
 import {
@@ -62,6 +62,8 @@ test('the job arrives as it was asked for, with its operation id', async () => {
   ])
 })
 
+const owedCopy = { cluster: 'main', task: { verb: 'copy', to: 'offsite', backupId: '0123456789abcdef' } } as const
+
 describe('errors', () => {
   test.each(['never', 'after-operator'] as const)(
     "retry '%s' fails at once and keeps the whole problem",
@@ -91,7 +93,7 @@ describe('errors', () => {
 
   test('while it waits for the next try, the operation is retrying and shows why', async () => {
     const patient = { ...quick, backoffMs: 60_000 }
-    const retryPolicies = { backup: patient, verify: patient, restore: patient, maintenance: patient }
+    const retryPolicies = { backup: patient, verify: patient, restore: patient, maintenance: patient, owed: patient }
     await using own = new QueueBench(redis, { retryPolicies })
     await connected(own)
     await own.worker({ kind: 'backup', process: () => Promise.reject(new TestError('backoff')) })
@@ -111,6 +113,36 @@ describe('errors', () => {
     await until(() => outcomes.length === 5)
     expect(outcomes).toEqual(['retried', 'retried', 'retried', 'retried', 'failed'])
     expect((await bench.queue.boardQueue('backup').getMetrics('failed')).meta.count).toBe(1)
+  })
+
+  test('an owed copy is tried until the repository is back, also past what an operator has to set right', async () => {
+    const outcomes: JobOutcome[] = []
+    await bench.worker({
+      kind: 'maintenance',
+      retryPolicy: RETRY_POLICIES.maintenance,
+      process: async (_job, { attempt }) => {
+        if (attempt <= 40) throw new TestError(attempt % 2 === 0 ? 'backoff' : 'after-operator')
+        return { verb: 'copy', to: 'offsite', backups: [], unavailable: [] } satisfies MaintenanceResult
+      },
+      metrics: { finished: (_queue, outcome) => outcomes.push(outcome) },
+    })
+    const { operationId } = await bench.queue.enqueueMaintenance(owedCopy, { owed: true })
+    expect((await bench.reaches(operationId, ['succeeded'])).attempts).toBe(41)
+    await until(() => outcomes.length === 41)
+    expect(outcomes.slice(0, 40)).toEqual(Array.from({ length: 40 }, () => 'retried'))
+  })
+
+  test('an owed copy that can never succeed fails at once, and one that is asked for is tried as any other work', async () => {
+    await bench.worker({
+      kind: 'maintenance',
+      retryPolicy: RETRY_POLICIES.maintenance,
+      process: ({ task }) =>
+        Promise.reject(new TestError(task.verb === 'copy' && task.backupId === 'missing' ? 'after-operator' : 'never')),
+    })
+    const owed = await bench.queue.enqueueMaintenance(owedCopy, { owed: true })
+    expect((await bench.reaches(owed.operationId, ['failed'])).attempts).toBe(1)
+    const asked = await bench.queue.enqueueMaintenance({ task: { ...owedCopy.task, backupId: 'missing' } })
+    expect((await bench.reaches(asked.operationId, ['failed'])).attempts).toBe(1)
   })
 
   test('a restore is tried once, even when its error would pass', async () => {
