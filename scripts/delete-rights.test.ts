@@ -22,10 +22,7 @@ test('only the sweep deletes from a repository, and only worker-maintenance and 
     files.filter((file) => pattern.test(readFileSync(file, 'utf8'))).map((file) => relative(root, file))
 
   expect(files.length).toBeGreaterThan(150)
-  expect(having(STORE_DELETE).toSorted()).toEqual([
-    'packages/operations/src/sweep/delete-folder.ts',
-    'packages/operations/src/sweep/sweep-repository.ts',
-  ])
+  expect(having(STORE_DELETE)).toEqual(['packages/operations/src/sweep/delete-looking.ts'])
   expect(having(/\bsweepConfigured\(|\bsweepRepository\(/).filter((file) => file.startsWith('apps/'))).toEqual([
     'apps/cli/src/commands/maintenance.ts',
     'apps/worker-maintenance/src/main.ts',

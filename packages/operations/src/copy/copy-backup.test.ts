@@ -3,25 +3,32 @@ import {
   type OpenedKeys,
   ClusterLayout,
   type CommitRecord,
+  MAX_BYTES,
   type Repository,
   listBackups,
+  maxWalBytes,
+  openKeys,
   recordAt,
 } from '@tidemark/repository'
 import {
   CLUSTER,
+  SEGMENT_BYTES,
   SYSTEM_ID,
+  TEST_KEK,
   type SampleSet,
   newSampleSet,
   noDeadline,
   readBackup,
   writeBackup,
 } from '@tidemark/repository/testing'
-import { silentLogger, systemClock } from '@tidemark/kernel'
+import { AbortedError, silentLogger, systemClock } from '@tidemark/kernel'
 import { StoreFullError, StoreUnavailableError } from '@tidemark/storage'
 import { ManualClock } from '@tidemark/storage/testing'
 import { expect, test } from 'vitest'
 import { verifyBackup } from '../verify/verify-backup.ts'
-import { type CopyOutcome, copyBackup } from './copy-backup.ts'
+import { type SweepOutcome, sweepRepository } from '../sweep/sweep-repository.ts'
+import { type CopyDeps, type CopyOutcome, copyBackup } from './copy-backup.ts'
+import { silenceOf } from './folder-history.ts'
 
 const HOUR_MS = 3_600_000
 const layout = new ClusterLayout(CLUSTER, SYSTEM_ID)
@@ -43,10 +50,17 @@ const repositoryOf = ({ set }: SampleSet, i: number): Repository => {
 }
 
 /** No key takes part: none is handed in anywhere. */
-function copy(sample: SampleSet, record: CommitRecord, from = 0, to = 1): Promise<CopyOutcome> {
-  const [source, target] = [repositoryOf(sample, from), repositoryOf(sample, to)]
-  return copyBackup({ from: source, to: target, at: recordAt(record) }, { ...deps, publicKey: sample.set.publicKey })
+function copy(sample: SampleSet, record: CommitRecord, other: Partial<CopyDeps> = {}): Promise<CopyOutcome> {
+  const [from, to] = [repositoryOf(sample, 0), repositoryOf(sample, 1)]
+  return copyBackup({ from, to, at: recordAt(record) }, { ...deps, publicKey: sample.set.publicKey, ...other })
 }
+
+const sweep = (sample: SampleSet): Promise<SweepOutcome> =>
+  sweepRepository(
+    repositoryOf(sample, 1),
+    { cluster: undefined, dryRun: false },
+    { ...deps, publicKey: sample.set.publicKey },
+  )
 
 async function expectGood(sample: SampleSet, record: CommitRecord, keys: OpenedKeys = sample.keys): Promise<void> {
   const request = { backup: record.backupId, cluster: CLUSTER, repository: 'b', level: 'packs' } as const
@@ -141,16 +155,220 @@ test('a pack that is there in its size and damaged is put right where the store 
   await expectGood(sample, record)
 })
 
-test('what an earlier copy left more than half a day ago is put again: a sweep may be at it', async () => {
-  const storeClock = new ManualClock()
-  const { sample, record } = await withMissed(storeClock)
+/** A target where a copy died more than a day ago, and the names of what it left. */
+async function withDebris(): Promise<{ sample: SampleSet; record: CommitRecord; clock: ManualClock; left: string[] }> {
+  const clock = new ManualClock()
+  const { sample, record } = await withMissed(clock)
   sample.stores[1]?.faults.always('put', down(), { name: /packs\.jsonl$/ })
   await expect(copy(sample, record)).rejects.toThrow(StoreUnavailableError)
   sample.stores[1]?.faults.clear()
-  storeClock.advance(12 * HOUR_MS)
-  const sent = puts(sample)
+  clock.advance(25 * HOUR_MS)
+  const left = sample.stores[1]?.names(layout.base(record.backupId)) ?? []
+  expect(left.length).toBeGreaterThan(2)
+  return { sample, record, clock, left }
+}
+
+/** Half a minute goes by whenever the copy waits for that. */
+async function lettingTimePass<T>(clock: ManualClock, work: Promise<T>, eachStep = (): void => {}): Promise<T> {
+  const settled = new AbortController()
+  const done = work.finally(() => settled.abort())
+  done.catch(() => {})
+  while (!settled.signal.aborted) {
+    if (clock.sleepingMs.some((ms) => ms <= 30_000)) {
+      clock.advance(30_000)
+      eachStep()
+    }
+    await new Promise(setImmediate)
+  }
+  return done
+}
+
+test('a delete of a sweep that looked before the copy and lands 30 minutes late leaves no hollow copy', async () => {
+  const { sample, record, clock, left } = await withDebris()
+  const begunMs = clock.now().getTime()
+  let landed = false
+  const land = (): void => {
+    if (landed) return
+    landed = true
+    for (const name of left) if (sample.stores[1]?.bytesOf(name) !== undefined) sample.stores[1].lose(name)
+  }
+  const landWhenDue = (): void => {
+    if (clock.now().getTime() - begunMs >= HOUR_MS / 2) land()
+  }
+  const outcome = await lettingTimePass(clock, copy(sample, record, { clock }), landWhenDue)
+  expect(outcome).toMatchObject({ outcome: 'copied' })
+  land()
+  await expectGood(sample, record)
+})
+
+test('a copy that died while it waited for a sweep is not taken for a fresh one', async () => {
+  const { sample, record, clock, left } = await withDebris()
+  const stop = new AbortController()
+  const dies = copy(sample, record, { clock, signal: stop.signal })
+  dies.catch(() => {})
+  await expect.poll(() => clock.sleepingMs.some((ms) => ms <= 30_000)).toBe(true)
+  stop.abort()
+  await expect(dies).rejects.toThrow(AbortedError)
+  let landed = false
+  const outcome = lettingTimePass(clock, copy(sample, record, { clock }), () => {
+    if (landed) return
+    landed = true
+    for (const name of left) sample.stores[1]?.lose(name)
+  })
+  await outcome
+  expect(landed).toBe(true)
+  await expectGood(sample, record)
+})
+
+test('without a begin object in the source, a copy does not go where a sweep may be', async () => {
+  const { sample, record, clock } = await withDebris()
+  for (const name of sample.stores[0]?.names(layout.begins) ?? []) sample.stores[0]?.lose(name)
+  await expect(copy(sample, record, { clock })).rejects.toMatchObject({ code: 'BACKUP_FOLDER_MISMATCH' })
+  await sweep(sample)
+  await copy(sample, record, { clock })
+  await expectGood(sample, record)
+})
+
+test('objects that vanish beside the record are put again before the copy counts as done', async () => {
+  const { sample, record } = await withMissed()
+  const store = sample.stores[1]
+  const pack = `${layout.base(record.backupId)}pack-00001`
+  if (store !== undefined)
+    store.faults.latency = (method, name) => {
+      if (method === 'putIfAbsent' && name === recordAt(record).name) store.lose(pack)
+    }
+  expect(await copy(sample, record)).toMatchObject({ outcome: 'copied' })
+  await expectGood(sample, record)
+})
+
+test('a backup that is recorded and lacks objects is put right by the next copy of it', async () => {
+  const { sample, record } = await withMissed()
   await copy(sample, record)
-  expect(sent.filter((name) => name.includes('/pack-'))).toHaveLength(record.totals.packs)
+  sample.stores[1]?.lose(`${layout.base(record.backupId)}pack-00001`)
+  sample.stores[1]?.lose(sample.stores[1].names(`${layout.folder}wal/`)[0] ?? '')
+  expect(await copy(sample, record)).toMatchObject({ outcome: 'copied' })
+  await expectGood(sample, record)
+  expect(await copy(sample, record)).toMatchObject({ outcome: 'present', objects: 0 })
+})
+
+test.each([
+  ['while it sent WAL', /[0-9A-F]{24}-/],
+  ['while it sent the file list', /files-00001$/],
+  ['before the record', /packs\.jsonl$/],
+])('a copy whose host slept for a day %s does not commit', async (_when, at) => {
+  const clock = new ManualClock()
+  const { sample, record } = await withMissed(clock)
+  const store = sample.stores[1]
+  if (store !== undefined)
+    store.faults.latency = (method, name) => {
+      if (!method.startsWith('put') || !at.test(name ?? '')) return
+      store.faults.latency = undefined
+      clock.advance(25 * HOUR_MS)
+    }
+  await expect(copy(sample, record, { clock })).rejects.toMatchObject({ code: 'LEASE_LOST' })
+  expect(store?.names(layout.records)).toEqual([])
+})
+
+test("a copy whose begin object a sweep has taken does not commit, whatever the host's clock says", async () => {
+  const { sample, record } = await withMissed()
+  const store = sample.stores[1]
+  if (store !== undefined)
+    store.faults.latency = (method, name) => {
+      if (!method.startsWith('put') || name?.endsWith('/source') !== true) return
+      for (const begin of store.names(layout.begins)) store.lose(begin)
+    }
+  await expect(copy(sample, record)).rejects.toMatchObject({ code: 'LEASE_LOST' })
+  expect(store?.names(layout.records)).toEqual([])
+})
+
+test('the begin object stays young while a single object takes hours', async () => {
+  const clock = new ManualClock()
+  const { sample, record } = await withMissed(clock)
+  const store = sample.stores[1]
+  const ages: number[] = []
+  if (store !== undefined)
+    store.faults.latency = async (method, name) => {
+      if (method !== 'put' || !/[0-9A-F]{24}-/.test(name ?? '')) return
+      store.faults.latency = undefined
+      for (let i = 0; i < 30; i += 1) {
+        clock.advance(10 * 60_000)
+        for (let tick = 0; tick < 20; tick += 1) await new Promise(setImmediate)
+        const begin = await store.stat(store.names(layout.begins)[0] ?? '', noDeadline)
+        ages.push(clock.now().getTime() - (begin?.modifiedAt.getTime() ?? 0))
+      }
+    }
+  await copy(sample, record, { clock })
+  expect(ages).toHaveLength(30)
+  expect(Math.max(...ages)).toBeLessThanOrEqual(10 * 60_000)
+  await expectGood(sample, record)
+})
+
+test.each([
+  ['junk', () => Buffer.from('junk')],
+  ['nothing', () => Buffer.alloc(0)],
+  ['more than a keyring can be', () => Buffer.alloc(MAX_BYTES.keyring + 1)],
+  [
+    'a changed keyring',
+    (right: Buffer) => Buffer.from(right.toString('latin1').replace('"number":1', '"number":2'), 'latin1'),
+  ],
+])('a keyring name that holds %s in the target is given the keyring', async (_what, wrong) => {
+  const { sample, record } = await withMissed()
+  const [name = ''] = sample.stores[0]?.names('keys/') ?? []
+  const right = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
+  sample.stores[1]?.corrupt(name, () => wrong(right))
+  await copy(sample, record)
+  expect(sample.stores[1]?.bytesOf(name)?.equals(right)).toBe(true)
+  const alone = { ...sample.set, repositories: [repositoryOf(sample, 1)] }
+  await expectGood(sample, record, await openKeys(alone, [TEST_KEK], noDeadline))
+})
+
+test('of two signed keyrings with one name neither is replaced', async () => {
+  const { sample, record } = await withMissed()
+  const [name = ''] = sample.stores[0]?.names('keys/') ?? []
+  const payload = JSON.parse(sample.stores[0]?.bytesOf(name)?.toString().split('\n')[0] ?? '') as object
+  const other = sample.keys.keyring.signer.sign({ ...payload, createdAt: '2026-02-02T00:00:00.000Z' })
+  sample.stores[1]?.corrupt(name, () => other)
+  await expect(copy(sample, record)).rejects.toMatchObject({ code: 'DOCUMENT_DAMAGED' })
+  expect(sample.stores[1]?.bytesOf(name)?.equals(other)).toBe(true)
+  expect(sample.stores[1]?.names(layout.records)).toEqual([])
+})
+
+test('a foreign object in the folder is healed by the sweep, however often the copy is tried meanwhile', async () => {
+  const clock = new ManualClock()
+  const { sample, record } = await withMissed(clock)
+  const foreign = `${layout.base(record.backupId)}pack-99999`
+  await sample.stores[1]?.put(foreign, Buffer.from('foreign'), { signal: noDeadline })
+  for (let hour = 0; hour < 25; hour += 1) {
+    const error: unknown = await copy(sample, record, { clock }).catch((reason: unknown) => reason)
+    expect(error).toMatchObject({ code: 'BACKUP_FOLDER_MISMATCH', hint: expect.stringContaining('sweep') as string })
+    clock.advance(HOUR_MS)
+  }
+  await sweep(sample)
+  expect(sample.stores[1]?.bytesOf(foreign)).toBeUndefined()
+  await copy(sample, record, { clock })
+  await expectGood(sample, record)
+})
+
+test('an object that is larger than anything of its kind is not read', async () => {
+  for (const [pattern, bytes] of [
+    [/[0-9A-F]{24}-/, maxWalBytes(SEGMENT_BYTES)],
+    [/\.history-/, MAX_BYTES.history],
+    [/records\//, MAX_BYTES.record],
+  ] as const) {
+    const { sample, record } = await withMissed()
+    const name = sample.stores[0]?.names('clusters/').find((one) => pattern.test(one)) ?? ''
+    sample.stores[0]?.corrupt(name, (right) => Buffer.concat([right, Buffer.alloc(bytes + 1 - right.length)]))
+    await expect(copy(sample, record)).rejects.toMatchObject({ code: 'OBJECT_TOO_LARGE' })
+    expect(sample.stores[1]?.names(layout.records)).toEqual([])
+  }
+})
+
+test('a silence is found wherever it lies, and ends with the first object after it', () => {
+  const [now, hour] = [1_000 * HOUR_MS, HOUR_MS]
+  expect(silenceOf([], now)).toBeUndefined()
+  expect(silenceOf([now, now - 11.9 * hour, now - 23 * hour], now)).toBeUndefined()
+  expect(silenceOf([now - 12 * hour], now)).toEqual({ awakeMs: undefined })
+  expect(silenceOf([now - 30 * hour, now - hour, now - 2 * hour], now)).toEqual({ awakeMs: now - 2 * hour })
 })
 
 test('a full target says so, and a segment with other contents is an incident', async () => {

@@ -2,12 +2,13 @@
  * Copies one backup from a repository of a set to another, without any key: docs/repository-format.md, section 11.
  *
  * Sealed bytes are the same in every repository, so what is copied is what was signed: each object is held against its SHA-256 on the way, and
- * the record comes last, after the target's own listing was compared. A copy that dies is gone on with: what is there is not sent again.
+ * the record comes last, after the target's own listing was compared. A copy that dies is gone on with: what is there is not sent again. A backup
+ * that has its record there and lacks objects all the same is put right.
  * Memory: two packs.
  */
 import { createHash } from 'node:crypto'
 import { SignatureRefusedError, openSignedDocument } from '@tidemark/crypto'
-import { type Clock, type Logger, OperationalError, type ReportProgress, freeBuffer } from '@tidemark/kernel'
+import { type Clock, type Logger, type ReportProgress, freeBuffer } from '@tidemark/kernel'
 import {
   ClusterLayout,
   type CommitRecord,
@@ -16,12 +17,13 @@ import {
   LeaseLostError,
   PACK_TABLE,
   type PackEntry,
+  type PackTable,
   type RecordAt,
   type Repository,
   StoredOtherwiseError,
   compareListing,
-  listRecordNames,
-  parseBeginName,
+  holdsBytes,
+  isOwnKeyring,
   presentObjects,
   putProven,
   readBack,
@@ -32,16 +34,27 @@ import {
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { readPack } from '../restore/fetch-pack.ts'
 import { runBounded } from '../threads/run-bounded.ts'
+import { Announcement } from './announcement.ts'
 import { copyWal } from './copy-wal.ts'
+import { type SilentFolder, silentFolders } from './folder-history.ts'
 
 const HOUR_MS = 3_600_000
-/** As for adoption: what is older may be on its way out by a sweep, and is put again. */
-const TRUSTED_MS = 12 * HOUR_MS
-/** The begin object in the target protects the folders of parents, which get no new objects for as long as a copy takes. */
-const REFRESH_BEGIN_MS = HOUR_MS / 2
-/** With the age of what is trusted, less than the age of debris. */
+/** Without a begin object: with the half day of silence that is looked for, less than the age of debris. */
 const UNPROTECTED_MS = 11 * HOUR_MS
+/**
+ * After this long, no request of a sweep that had looked before can take effect any more: it goes out within a minute of its look, and object
+ * stores refuse one that is stamped more than 15 minutes from their own time, in either direction.
+ */
+const SETTLE_MS = 31 * 60_000
+const SETTLE_STEP_MS = 30_000
+/** How often what is missing in the end is sent again. */
+const ROUNDS = 3
 const PACKS_AT_ONCE = 2
+
+const FOREIGN_HINT =
+  'somebody else writes there: find out who. `tidemark repo sweep` removes the unfinished folder once nothing in it is younger than 24 hours; then copy again'
+const SILENT_HINT =
+  'an earlier copy stopped there long ago, and the source has no begin object to protect another one: run `tidemark repo sweep` on the target (it takes what is older than 24 hours), then copy again'
 
 export interface CopyRequest {
   readonly from: Repository
@@ -60,7 +73,7 @@ export interface CopyDeps {
 export interface CopyOutcome {
   readonly backupId: string
   readonly cluster: string
-  /** 'present': its record was there already, and nothing was done. */
+  /** 'present': it was there already, whole by the target's listing, and nothing was done. */
   readonly outcome: 'copied' | 'present'
   /** Objects and bytes that were sent; what was there before is not counted. */
   readonly objects: number
@@ -68,7 +81,7 @@ export interface CopyOutcome {
 }
 
 /**
- * @throws {BackupIncompleteError} the source lacks a part of it, or has it damaged. @throws {FolderMismatchError}
+ * @throws {BackupIncompleteError} the source lacks a part of it, or has it damaged. @throws {FolderMismatchError} @throws {LeaseLostError}
  * @throws {WalSegmentConflictError} @throws {DocumentDamagedError} @throws {SignatureRefusedError} In each case no record was written.
  */
 export async function copyBackup(request: CopyRequest, deps: CopyDeps): Promise<CopyOutcome> {
@@ -82,9 +95,9 @@ class Copy {
   readonly #document: Buffer
   readonly #deps: CopyDeps
   readonly #layout: ClusterLayout
+  #recorded = false
   #objects = 0
   #bytes = 0
-  #begin: { readonly name: string; readonly bytes: Buffer; putMs: number } | undefined
 
   constructor(request: CopyRequest, record: CommitRecord, document: Buffer, deps: CopyDeps) {
     this.#request = request
@@ -97,25 +110,26 @@ class Copy {
   async run(): Promise<CopyOutcome> {
     const { from, to, at } = this.#request
     const { signal, logger } = this.#deps
-    const { backupId, cluster } = this.#record
-    if (await this.#hasRecord()) return { backupId, cluster, outcome: 'present', objects: 0, bytes: 0 }
+    const { backupId, cluster, packTable } = this.#record
+    this.#recorded = await this.#hasRecord()
     const table = await readPackTable(from, this.#record, signal)
+    if (this.#recorded) {
+      const { missing } = await compareListing(to, this.#layout, table, packTable.bytes, signal)
+      if (missing.length === 0) return { backupId, cluster, outcome: 'present', objects: 0, bytes: 0 }
+      logger.error({ backupId, repository: to.name, missing: missing.slice(0, 20) }, 'a recorded backup lacks objects')
+    } else await this.#refuseForeign(table)
     await this.#copyKeyrings()
     const begunMs = (await to.store.storeTime(signal)).getTime()
-    const stale = await this.#staleFolders(table.packs.parents, begunMs)
-    await this.#announce()
-    const there = await presentObjects(to, this.#layout, table, undefined, signal)
-    await this.#copyPacks(table.packs.entries(), there.present, stale)
-    const wal = await copyWal(from, to, this.#record, table, signal)
-    this.#count(wal.objects, wal.bytes)
-    for (const part of [...table.fileList, table.source]) await this.#copyObject(part)
-    await this.#copyTable()
-    const { missing, unexpected } = await compareListing(to, this.#layout, table, this.#record.packTable.bytes, signal)
-    if (missing.length > 0 || unexpected.length > 0) throw new FolderMismatchError(to.name, missing, unexpected)
+    const folders = [backupId, ...table.packs.parents]
+    const silent = await silentFolders(to, this.#layout, cluster, folders, begunMs, signal)
+    await using announcement = await Announcement.begin(from, to, this.#layout, backupId, this.#deps)
+    if (announcement !== undefined) this.#count(1, announcement.bytes)
+    if (silent.length > 0) await this.#settle(silent, announcement)
+    await this.#sendUntilComplete(table)
     const ageMs = (await to.store.storeTime(signal)).getTime() - begunMs
-    // Nothing but their own age protects the folders of parents then.
-    if (this.#begin === undefined && table.packs.parents.length > 0 && ageMs > UNPROTECTED_MS)
-      throw new LeaseLostError(backupId, ageMs)
+    // Nothing but the age of objects protects them then.
+    if (announcement === undefined && ageMs > UNPROTECTED_MS) throw new LeaseLostError(backupId, ageMs)
+    await announcement?.require()
     const sha256 = digestOf(this.#document)
     if (
       (await to.store.putIfAbsent(at.name, this.#document, { signal, sha256 })) === 'exists' &&
@@ -123,7 +137,9 @@ class Copy {
     )
       throw new DocumentDamagedError(`${to.name} ${at.name}`, 'another record has this name')
     await readBack(to, at.name, this.#document.length, sha256, signal)
-    this.#count(1, this.#document.length)
+    if (!this.#recorded) this.#count(1, this.#document.length)
+    this.#recorded = true
+    await this.#mend(table)
     logger.info(
       { backupId, cluster, from: from.name, to: to.name, objects: this.#objects, bytes: this.#bytes },
       'backup copied',
@@ -135,8 +151,7 @@ class Copy {
   async #hasRecord(): Promise<boolean> {
     const { to, at } = this.#request
     try {
-      const stored = await to.store.get(at.name, { signal: this.#deps.signal })
-      if (stored.equals(this.#document)) return true
+      if (await holdsBytes(to.store, at.name, this.#document, this.#deps.signal)) return true
       throw new DocumentDamagedError(`${to.name} ${at.name}`, 'another record has this name')
     } catch (error) {
       if (error instanceof ObjectNotFoundError) return false
@@ -144,88 +159,128 @@ class Copy {
     }
   }
 
-  /** Verbatim, and only those whose signature holds. */
+  /**
+   * What the pack table does not name keeps the record from being written, and nothing here may delete it. Said before the copy gives a sign of
+   * life: so the folder grows old, and the sweep takes it as a whole.
+   *
+   * @throws {FolderMismatchError}
+   */
+  async #refuseForeign(table: PackTable): Promise<void> {
+    const { to } = this.#request
+    const { unexpected } = await presentObjects(to, this.#layout, table, undefined, this.#deps.signal)
+    const known = new Set([PACK_TABLE, table.source.name, ...table.fileList.map(({ name }) => name)])
+    const foreign = unexpected.filter((name) => !known.has(name) && table.packs.indexOf(undefined, name) < 0)
+    if (foreign.length > 0) throw new FolderMismatchError(to.name, [], foreign, FOREIGN_HINT)
+  }
+
+  /**
+   * Waits until nothing that a sweep asked for before our sign of life can take effect any more. Only then is what is there counted on.
+   *
+   * @throws {FolderMismatchError} no begin object could be put, so a sweep would go on meanwhile.
+   */
+  async #settle(silent: readonly SilentFolder[], announcement: Announcement | undefined): Promise<void> {
+    const { to } = this.#request
+    const { clock, signal, logger, progress } = this.#deps
+    if (announcement === undefined)
+      throw new FolderMismatchError(
+        to.name,
+        [],
+        silent.map(({ backupId }) => this.#layout.base(backupId)),
+        SILENT_HINT,
+      )
+    let nowMs = (await to.store.storeTime(signal)).getTime()
+    const untilMs = SETTLE_MS + Math.max(...silent.map(({ awakeMs }) => awakeMs ?? nowMs))
+    if (nowMs < untilMs)
+      logger.info(
+        { backupId: this.#record.backupId, repository: to.name, waitMs: untilMs - nowMs },
+        'an earlier copy left objects long ago: waiting until no sweep can be at them',
+      )
+    while (nowMs < untilMs) {
+      progress({ phase: `waiting for ${to.name}`, bytesDone: 0 })
+      await clock.sleep(Math.min(SETTLE_STEP_MS, untilMs - nowMs), signal)
+      nowMs = (await to.store.storeTime(signal)).getTime()
+    }
+    await announcement.require()
+  }
+
+  /** Everything that the target lacks, then its own listing; again where something has gone meanwhile. @throws {FolderMismatchError} */
+  async #sendUntilComplete(table: PackTable): Promise<void> {
+    const { from, to } = this.#request
+    const { signal } = this.#deps
+    for (let round = 1; ; round += 1) {
+      const { present } = await presentObjects(to, this.#layout, table, undefined, signal)
+      await this.#copyPacks(table.packs.entries(), present, round === 1)
+      const wal = await copyWal(from, to, this.#record, table, signal)
+      this.#count(wal.objects, wal.bytes)
+      for (const part of [...table.fileList, table.source]) await this.#copyObject(part)
+      await this.#copyTable()
+      const { bytes } = this.#record.packTable
+      const { missing, unexpected } = await compareListing(to, this.#layout, table, bytes, signal)
+      if (unexpected.length > 0 && !this.#recorded)
+        throw new FolderMismatchError(to.name, missing, unexpected, FOREIGN_HINT)
+      if (missing.length === 0) return
+      if (round === ROUNDS) throw new FolderMismatchError(to.name, missing, unexpected)
+    }
+  }
+
+  /**
+   * After the record: a backup that is listed has to be whole. What settling waits for is the store's word, and a request that hangs in a file
+   * system, or a host that slept, knows no bound.
+   *
+   * @throws {FolderMismatchError} it is not whole; the next copy of it goes on.
+   */
+  async #mend(table: PackTable): Promise<void> {
+    const { to } = this.#request
+    const { signal, logger } = this.#deps
+    const { missing } = await compareListing(to, this.#layout, table, this.#record.packTable.bytes, signal)
+    if (missing.length === 0) return
+    const { backupId } = this.#record
+    logger.error({ backupId, repository: to.name, missing: missing.slice(0, 20) }, 'objects vanished beside the record')
+    await this.#sendUntilComplete(table)
+  }
+
+  /**
+   * Verbatim, and only those that are signed under their own number. What has such a name in the target and is not signed is no keyring to any
+   * reader, and is put right.
+   *
+   * @throws {DocumentDamagedError} the target has another one of this set under a name of the source's: both count, so neither may go.
+   */
   async #copyKeyrings(): Promise<void> {
     const { from, to } = this.#request
-    const { signal, publicKey } = this.#deps
-    const there = new Set<string>()
-    for await (const { name } of to.store.list('keys/', { signal })) there.add(name)
+    const { signal, publicKey, logger } = this.#deps
+    const there = new Map((await readKeyrings(to, signal)).map(({ name, bytes }) => [name, bytes]))
     for (const { name, bytes } of await readKeyrings(from, signal)) {
-      if (there.has(name)) continue
-      try {
-        openSignedDocument(bytes, publicKey, `${name} in ${from.name}`)
-      } catch (error) {
-        if (!(error instanceof SignatureRefusedError)) throw error
-        this.#deps.logger.warn({ repository: from.name, object: name }, 'no keyring of this set: not copied')
+      const found = there.get(name)
+      if (found?.equals(bytes) === true) continue
+      if (!isOwnKeyring(name, bytes, publicKey)) {
+        logger.warn({ repository: from.name, object: name }, 'no keyring of this set: not copied')
         continue
       }
-      if ((await to.store.putIfAbsent(name, bytes, { signal, sha256: digestOf(bytes) })) === 'stored')
-        this.#count(1, bytes.length)
-    }
-  }
-
-  /** Folders in the target that a sweep may be at. Asked before the begin object makes them look alive. */
-  async #staleFolders(parents: readonly string[], nowMs: number): Promise<Set<string>> {
-    const { to } = this.#request
-    const { signal } = this.#deps
-    const stale = new Set<string>()
-    for (const folder of [this.#record.backupId, ...parents]) {
-      let newestMs = Number.NEGATIVE_INFINITY
-      for (const prefix of [this.#layout.base(folder), this.#layout.beginsOf(folder)]) {
-        for await (const { modifiedAt } of to.store.list(prefix, { signal }))
-          newestMs = Math.max(newestMs, modifiedAt.getTime())
+      if (found !== undefined) {
+        if (isSigned(found, publicKey, name))
+          throw new DocumentDamagedError(`${to.name} ${name}`, `${from.name} has another keyring of this name`)
+        logger.warn({ repository: to.name, object: name }, 'no keyring of this set has the name of one: replaced')
       }
-      if (newestMs !== Number.NEGATIVE_INFINITY && nowMs - newestMs >= TRUSTED_MS) stale.add(folder)
+      const sha256 = digestOf(bytes)
+      if (found === undefined) await to.store.putIfAbsent(name, bytes, { signal, sha256 })
+      else await putProven(to, name, bytes, sha256, signal)
+      this.#count(1, bytes.length)
     }
-    if (stale.size === 0) return stale
-    // What has a record is no debris, however old.
-    for await (const { backupId } of listRecordNames(to, this.#record.cluster, signal)) stale.delete(backupId)
-    return stale
-  }
-
-  /** The source's newest begin object, under its own name: it names the parents. Put again now and then, it stays young. */
-  async #announce(): Promise<void> {
-    const { from, to } = this.#request
-    const { clock, signal, publicKey, logger } = this.#deps
-    if (this.#begin === undefined) {
-      let newest: { name: string; number: number } | undefined
-      for await (const { name } of from.store.list(this.#layout.beginsOf(this.#record.backupId), { signal })) {
-        const number = parseBeginName(name)?.number ?? -1
-        if (number > (newest?.number ?? -1)) newest = { name, number }
-      }
-      if (newest === undefined) return
-      const bytes = await from.store.get(newest.name, { signal })
-      try {
-        openSignedDocument(bytes, publicKey, `${newest.name} in ${from.name}`)
-      } catch (error) {
-        if (!(error instanceof OperationalError)) throw error
-        // It protects the copy while that lasts, and nothing reads it later.
-        logger.warn({ repository: from.name, code: error.code, reason: error.message }, 'begin object not copied')
-        return
-      }
-      this.#begin = { name: newest.name, bytes, putMs: Number.NEGATIVE_INFINITY }
-    }
-    const begin = this.#begin
-    const nowMs = clock.monotonicMs()
-    if (nowMs - begin.putMs < REFRESH_BEGIN_MS) return
-    begin.putMs = nowMs
-    await putProven(to, begin.name, begin.bytes, digestOf(begin.bytes), signal)
-    this.#count(1, begin.bytes.length)
   }
 
   async #copyPacks(
     packs: Iterator<[number, PackEntry]>,
     present: Uint8Array,
-    stale: ReadonlySet<string>,
+    /** Whether what is there in its size is read where the store does not check what it gets. */
+    checkPresent: boolean,
   ): Promise<void> {
     const { to } = this.#request
     const { signal, progress } = this.#deps
     const bytesTotal = this.#record.totals.storedBytes + this.#record.totals.sharedBytes
     let bytesDone = 0
     await runBounded(packs, PACKS_AT_ONCE, signal, async ([i, pack], signal) => {
-      await this.#announce()
-      const kept = present[i] === 1 && !stale.has(pack.backup ?? this.#record.backupId)
-      if (!kept || !(await this.#isRight(pack, signal))) await this.#copyObject(pack, signal)
+      const kept = present[i] === 1 && (!checkPresent || (await this.#isRight(pack, signal)))
+      if (!kept) await this.#copyObject(pack, signal)
       bytesDone += pack.bytes
       progress({ phase: `copy to ${to.name}`, bytesDone, bytesTotal, bytesStored: this.#bytes })
     })
@@ -266,6 +321,16 @@ class Copy {
   #count(objects: number, bytes: number): void {
     this.#objects += objects
     this.#bytes += bytes
+  }
+}
+
+function isSigned(bytes: Buffer, publicKey: string, what: string): boolean {
+  try {
+    openSignedDocument(bytes, publicKey, what)
+    return true
+  } catch (error) {
+    if (error instanceof SignatureRefusedError) return false
+    throw error
   }
 }
 

@@ -6,9 +6,11 @@ import {
   BackupIncompleteError,
   ClusterLayout,
   type CommitRecord,
+  MAX_BYTES,
   type PackTable,
   type Repository,
   WalSegmentConflictError,
+  maxWalBytes,
   missingWal,
   putProven,
 } from '@tidemark/repository'
@@ -40,7 +42,8 @@ export async function copyWal(
   const missing = await missingWal(to, layout, table, signal)
   await runBounded(missing.values(), OBJECTS_AT_ONCE, signal, async (relative, signal) => {
     const what = `${relative} in ${from.name}`
-    const stored = await getPart(from, layout.folder + relative, record.backupId, what, signal)
+    const maxBytes = relative.includes('.history-') ? MAX_BYTES.history : maxWalBytes(record.server.walSegmentBytes)
+    const stored = await getPart(from, layout.folder + relative, { backupId: record.backupId, what, maxBytes }, signal)
     checkHeader(stored, relative, what)
     const sha256 = createHash('sha256').update(stored).digest('hex')
     await putProven(to, layout.folder + relative, stored, sha256, signal)
@@ -55,12 +58,11 @@ export async function copyWal(
 async function getPart(
   from: Repository,
   name: string,
-  backupId: string,
-  what: string,
+  { backupId, what, maxBytes }: { readonly backupId: string; readonly what: string; readonly maxBytes: number },
   signal: AbortSignal,
 ): Promise<Buffer> {
   try {
-    return await from.store.get(name, { signal })
+    return await from.store.get(name, { signal, maxBytes })
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw new BackupIncompleteError(backupId, what, error)
     throw error

@@ -1,66 +1,80 @@
 /** Deletes one folder of debris: packs, file list, source and pack table, then the begin objects, oldest first. */
 import { type ClusterLayout, type Repository, parseBeginName } from '@tidemark/repository'
 import type { ObjectEntry } from '@tidemark/storage'
+import { type DeleteLookingOptions, type Deleted, REQUEST_OBJECTS, deleteLooking } from './delete-looking.ts'
 
-/** One request; what a second look can save is at most this much. */
-const BATCH = 1000
-
-export interface DeleteFolderOptions {
-  /** Such an object means that somebody lives there: nothing more is deleted. */
-  readonly young: (entry: ObjectEntry) => boolean
-  readonly dryRun: boolean
-  readonly signal: AbortSignal
-}
-
-/**
- * Begin objects go last, so a sweep that dies in the middle leaves a folder that the next one takes for what it is.
- *
- * Before each request the begin objects are looked at once more: a copy that goes on with an old folder stores its own first.
- */
+/** Begin objects go last, so a sweep that dies in the middle leaves a folder that the next one takes for what it is. */
 export async function deleteFolder(
   repository: Repository,
   layout: ClusterLayout,
   backupId: string,
-  { young, dryRun, signal }: DeleteFolderOptions,
-): Promise<{ objects: number; bytes: number; stopped: boolean }> {
+  options: DeleteLookingOptions & {
+    readonly dryRun: boolean
+    /** A sign of life for each young begin object that names this folder as a parent's, asked for again and again. */
+    readonly children: () => Promise<readonly ObjectEntry[]>
+  },
+): Promise<Deleted> {
   const { store } = repository
-  const begins = async (): Promise<ObjectEntry[]> => {
-    const found: ObjectEntry[] = []
-    for await (const entry of store.list(layout.beginsOf(backupId), { signal }))
-      if (parseBeginName(entry.name) !== undefined) found.push(entry)
-    return found.toSorted((a, b) => numberOf(a) - numberOf(b))
-  }
+  const { signal } = options
+  if (options.dryRun) return countFolder(repository, layout, backupId, options)
+  // Each time from the beginning, so that what is put in between is seen.
+  const contents = (): Promise<ObjectEntry[]> => firstOf(store.list(layout.base(backupId), { signal }), REQUEST_OBJECTS)
+  const packs = await deleteLooking(store, options, async () => ({
+    signs: [...(await options.children()), ...(await listBegins(repository, layout, backupId, signal))],
+    doomed: await contents(),
+  }))
+  if (packs.stopped !== undefined) return packs
+  const begins = await deleteLooking(store, options, async () => {
+    const doomed = await listBegins(repository, layout, backupId, signal)
+    const back = await contents()
+    // Whatever has come back is for the next sweep to judge.
+    return { signs: [...(await options.children()), ...back], doomed: back.length === 0 ? doomed : [] }
+  })
+  return { objects: packs.objects + begins.objects, bytes: packs.bytes + begins.bytes, stopped: begins.stopped }
+}
+
+/** An attempt's begin objects, oldest first. */
+export async function listBegins(
+  { store }: Repository,
+  layout: ClusterLayout,
+  backupId: string,
+  signal: AbortSignal,
+): Promise<ObjectEntry[]> {
+  const found: ObjectEntry[] = []
+  for await (const entry of store.list(layout.beginsOf(backupId), { signal }))
+    if (parseBeginName(entry.name) !== undefined) found.push(entry)
+  return found.toSorted((a, b) => numberOf(a) - numberOf(b))
+}
+
+async function countFolder(
+  repository: Repository,
+  layout: ClusterLayout,
+  backupId: string,
+  { young, signal }: DeleteLookingOptions,
+): Promise<Deleted> {
   let objects = 0
   let bytes = 0
-  const remove = async (entries: readonly ObjectEntry[]): Promise<boolean> => {
-    if (entries.some(young) || (await begins()).some(young)) return false
-    if (!dryRun)
-      await store.delete(
-        entries.map(({ name }) => name),
-        signal,
-      )
-    objects += entries.length
-    for (const { size } of entries) bytes += size
-    return true
+  const count = (entry: ObjectEntry): boolean => {
+    objects += 1
+    bytes += entry.size
+    return young(entry)
   }
-  for await (const batch of batches(store.list(layout.base(backupId), { signal })))
-    if (!(await remove(batch))) return { objects, bytes, stopped: true }
-  for await (const batch of batches(await begins()))
-    if (!(await remove(batch))) return { objects, bytes, stopped: true }
-  return { objects, bytes, stopped: false }
+  for await (const entry of repository.store.list(layout.base(backupId), { signal }))
+    if (count(entry)) return { objects: 0, bytes: 0, stopped: 'young' }
+  for (const entry of await listBegins(repository, layout, backupId, signal))
+    if (count(entry)) return { objects: 0, bytes: 0, stopped: 'young' }
+  return { objects, bytes, stopped: undefined }
 }
 
 function numberOf({ name }: ObjectEntry): number {
   return parseBeginName(name)?.number ?? 0
 }
 
-async function* batches<T>(items: AsyncIterable<T> | Iterable<T>): AsyncGenerator<T[]> {
-  let batch: T[] = []
+async function firstOf<T>(items: AsyncIterable<T>, count: number): Promise<T[]> {
+  const first: T[] = []
   for await (const item of items) {
-    batch.push(item)
-    if (batch.length < BATCH) continue
-    yield batch
-    batch = []
+    first.push(item)
+    if (first.length === count) break
   }
-  if (batch.length > 0) yield batch
+  return first
 }

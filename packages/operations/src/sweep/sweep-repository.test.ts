@@ -1,8 +1,15 @@
 /** A sweep never takes what somebody needs, and always takes debris once its time has come. */
 import { randomInt } from 'node:crypto'
 import * as fc from 'fast-check'
-import { randomId, silentLogger } from '@tidemark/kernel'
-import { ClusterLayout, type CommitRecord, FolderMismatchError, type Repository, recordAt } from '@tidemark/repository'
+import { randomId, silentLogger, systemClock } from '@tidemark/kernel'
+import {
+  ClusterLayout,
+  type CommitRecord,
+  FolderMismatchError,
+  MAX_BYTES,
+  type Repository,
+  recordAt,
+} from '@tidemark/repository'
 import { CLUSTER, SYSTEM_ID, newSampleSet, noDeadline, readBackup, writeBackup } from '@tidemark/repository/testing'
 import { ManualClock, MemoryObjectStore } from '@tidemark/storage/testing'
 import { StoreUnavailableError } from '@tidemark/storage'
@@ -16,6 +23,13 @@ fc.configureGlobal({ seed })
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
 const layout = new ClusterLayout(CLUSTER, SYSTEM_ID)
+
+const sweepDeps = { clock: systemClock, logger: silentLogger, signal: noDeadline, progress: () => {} }
+
+/** A pause after a failure is over at once; a deadline never comes. */
+function pause(ms: number, signal: AbortSignal): Promise<void> {
+  return ms < 45_000 ? Promise.resolve() : systemClock.sleep(ms, signal)
+}
 
 let template: CommitRecord
 let sign: (payload: object) => Buffer
@@ -42,6 +56,8 @@ interface Attempt {
 /** A repository whose attempts are played: every object is put as a writer puts it, at a time of the test's choosing. */
 class Play {
   readonly clock = new ManualClock()
+  /** Nobody waits. */
+  readonly hostClock = { ...systemClock, sleep: async (ms: number, signal: AbortSignal) => pause(ms, signal) }
   readonly store = new MemoryObjectStore({ storeClock: this.clock, deadlineMs: 1e9 })
   readonly repository: Repository = { name: 'played', store: this.store, required: true, marker }
   readonly attempts: Attempt[] = []
@@ -109,7 +125,7 @@ class Play {
   }
 
   sweep(dryRun = false): Promise<SweepOutcome> {
-    const deps = { publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} }
+    const deps = { publicKey, clock: this.hostClock, logger: silentLogger, signal: noDeadline, progress: () => {} }
     return sweepRepository(this.repository, { cluster: undefined, dryRun }, deps)
   }
 
@@ -364,7 +380,7 @@ test.each([-400, -2, 2, 400])(
       sweepRepository(
         repository,
         { cluster: undefined, dryRun: false },
-        { publicKey: sample.set.publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} },
+        { ...sweepDeps, publicKey: sample.set.publicKey },
       )
     const { record } = await writeBackup(sample, undefined, {
       clock: hostClock,
@@ -386,11 +402,105 @@ test('an attempt that slept through its own sweep does not commit', async () => 
       await sweepRepository(
         repository,
         { cluster: CLUSTER, dryRun: false },
-        { publicKey: sample.set.publicKey, logger: silentLogger, signal: noDeadline, progress: () => {} },
+        { ...sweepDeps, publicKey: sample.set.publicKey },
       )
     },
   })
   const error: unknown = await late.catch((reason: unknown) => reason)
   expect([FolderMismatchError.name, 'LeaseLostError']).toContain((error as Error).name)
   expect(sample.stores[0]?.names(layout.records)).toEqual([])
+})
+
+test('a delete that failed is followed by another look, never by the same request', async () => {
+  const { play, dead } = await withDebris()
+  play.store.faults.latency = async (method) => {
+    if (method !== 'delete') return
+    play.store.faults.latency = undefined
+    // The answer is lost; meanwhile a copy goes on here.
+    await play.renew(dead)
+    throw new StoreUnavailableError('delete', 'memory://')
+  }
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'young' }] })
+  expect(play.has(dead.packs[0] ?? '')).toBe(true)
+})
+
+test("a look that is a minute old by the store's clock leads to another look, not to a delete", async () => {
+  const { play, dead } = await withDebris()
+  let listed = 0
+  play.store.faults.latency = async (method, name) => {
+    // Once for the decision, once for the look: after the begin objects were looked at.
+    if (method !== 'list' || name !== layout.base(dead.id) || (listed += 1) !== 2) return
+    play.clock.advance(61_000)
+    await play.renew(dead)
+  }
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'young' }] })
+  expect(play.has(dead.packs[0] ?? '')).toBe(true)
+})
+
+test('a delete that takes more than a minute is cut off, and what came meanwhile is seen', async () => {
+  const { play, dead } = await withDebris()
+  const hostClock = new ManualClock()
+  let hangs = 0
+  play.store.faults.latency = async (method) => {
+    if (method !== 'delete') return
+    hangs += 1
+    await play.renew(dead)
+    hostClock.advance(60_000)
+    await new Promise(() => {})
+  }
+  const deps = { ...sweepDeps, publicKey, clock: hostClock }
+  const swept = sweepRepository(play.repository, { cluster: undefined, dryRun: false }, deps)
+  await expect.poll(() => hostClock.sleepingMs.length).toBeGreaterThan(0)
+  hostClock.advance(10_000)
+  expect(await swept).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'young' }] })
+  expect(hangs).toBe(1)
+})
+
+test('a begin object that names the folder as a parent ends its sweep, also when it comes in the middle', async () => {
+  const { play, dead } = await withDebris()
+  let listed = 0
+  play.store.faults.latency = async (method, name) => {
+    if (method === 'list' && name === layout.base(dead.id) && (listed += 1) === 1) await play.begin([dead])
+  }
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'young' }] })
+  expect(play.has(dead.packs[0] ?? '')).toBe(true)
+})
+
+test('a begin object that was put again since the listing is not swept', async () => {
+  const play = new Play()
+  const dead = await play.begin()
+  dead.state = 'dead'
+  await play.pass(25 * 60, true)
+  play.store.faults.latency = async (method, name) => {
+    if (method !== 'list' || name !== layout.records) return
+    play.store.faults.latency = undefined
+    const name0 = layout.begin(dead.id, 0)
+    await play.store.put(name0, play.store.bytesOf(name0) ?? Buffer.alloc(0), { signal: noDeadline })
+  }
+  // Records are listed only where there is a folder of them.
+  await play.commit(await play.begin())
+  expect(await play.sweep()).toMatchObject({ begins: 0 })
+  expect(play.has(layout.begin(dead.id, 0))).toBe(true)
+})
+
+test('a begin object too large to be one is not read, and speaks for every folder', async () => {
+  const { play, dead } = await withDebris()
+  const name = layout.begin(randomId(), 0)
+  await play.store.put(name, Buffer.alloc(MAX_BYTES.begin + 1), { signal: noDeadline })
+  expect(await play.sweep()).toMatchObject({ objects: 0, kept: [{ backupId: dead.id, why: 'undecided' }] })
+})
+
+test('more objects than one request takes go in several, each with a look of its own', async () => {
+  const { play, dead } = await withDebris()
+  for (let i = 2; i <= 2_100; i += 1) await play.pack(dead)
+  await play.pass(25 * 60, true)
+  let [looks, requests] = [0, 0]
+  play.store.faults.latency = (method, name) => {
+    if (method === 'list' && name === layout.beginsOf(dead.id)) looks += 1
+    if (method === 'delete') requests += 1
+  }
+  expect(await play.sweep()).toMatchObject({ objects: 2_101, folders: [{ objects: 2_101 }] })
+  expect(requests).toBe(4)
+  expect(looks).toBeGreaterThanOrEqual(requests)
+  expect(play.store.names()).toEqual([])
 })

@@ -5,12 +5,13 @@
  * listings come after it, so ages are never taken too high. What cannot be read is never a reason to delete.
  */
 import { openSignedDocument } from '@tidemark/crypto'
-import { type Logger, OperationalError, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
+import { type Clock, type Logger, OperationalError, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
 import {
   CLUSTERS,
   CLUSTER_NAME,
   ClusterLayout,
   DocumentDamagedError,
+  MAX_BYTES,
   type RecordName,
   type Repository,
   beginSchema,
@@ -19,12 +20,15 @@ import {
   parseDocument,
   readRecord,
 } from '@tidemark/repository'
-import { deleteFolder } from './delete-folder.ts'
+import type { ObjectEntry } from '@tidemark/storage'
+import { deleteFolder, listBegins } from './delete-folder.ts'
+import { deleteLooking } from './delete-looking.ts'
 
 const HOUR_MS = 3_600_000
 /** No object of a folder may be younger, if it is to be debris. An attempt that is silent for an hour gives up. */
 const DEBRIS_MS = 24 * HOUR_MS
 const LISTED = 1000
+const PARENTS_KEPT = 10_000
 
 export interface SweepRequest {
   readonly cluster: string | undefined
@@ -35,6 +39,7 @@ export interface SweepRequest {
 export interface SweepDeps {
   /** base64; what begin objects and records are held against. No secret is needed. */
   readonly publicKey: string
+  readonly clock: Clock
   readonly logger: Logger
   readonly signal: AbortSignal
   readonly progress: ReportProgress
@@ -88,6 +93,8 @@ class Sweep {
   #objects = 0
   #bytes = 0
   #begins = 0
+  /** What young begin objects said when they were read, so that each is read once. */
+  readonly #parents = new Map<string, readonly string[] | 'unreadable'>()
 
   constructor(repository: Repository, request: SweepRequest, deps: SweepDeps) {
     this.#repository = repository
@@ -125,7 +132,7 @@ class Sweep {
       throwIfAborted(signal, 'the sweep')
       await this.#sweepFolder(layout, cluster, systemId, backupId, nowMs)
     }
-    await this.#sweepBegins(begins, records, folders, nowMs)
+    await this.#sweepBegins(layout, begins, records, folders, nowMs)
   }
 
   async #listBegins(layout: ClusterLayout): Promise<Map<string, Begins>> {
@@ -229,7 +236,8 @@ class Sweep {
   async #parentsOfBegin(name: string): Promise<readonly string[] | undefined> {
     return this.#unlessUnreadable(async () => {
       const what = `begin object ${name} in ${this.#repository.name}`
-      const bytes = await this.#repository.store.get(name, { signal: this.#deps.signal })
+      const { signal } = this.#deps
+      const bytes = await this.#repository.store.get(name, { signal, maxBytes: MAX_BYTES.begin })
       const begin = parseDocument(beginSchema, openSignedDocument(bytes, this.#deps.publicKey, what), what)
       const own = new ClusterLayout(begin.cluster, begin.systemId).begin(begin.backupId, begin.number)
       // A copy of another attempt's would hide what the true one says.
@@ -265,14 +273,16 @@ class Sweep {
     nowMs: number,
   ): Promise<void> {
     const { dryRun } = this.#request
-    const { signal, logger, progress } = this.#deps
-    const young = ({ modifiedAt }: { readonly modifiedAt: Date }): boolean => nowMs - modifiedAt.getTime() <= DEBRIS_MS
+    const { clock, signal, logger, progress } = this.#deps
+    const young = youngAt(nowMs)
     const { objects, bytes, stopped } = await deleteFolder(this.#repository, layout, backupId, {
       young,
       dryRun,
+      clock,
       signal,
+      children: () => this.#youngChildren(layout, backupId, young),
     })
-    if (stopped) this.#kept.push({ backupId, why: 'young' })
+    if (stopped !== undefined) this.#kept.push({ backupId, why: stopped })
     this.#objects += objects
     this.#bytes += bytes
     if (objects === 0) return
@@ -281,28 +291,59 @@ class Sweep {
     progress({ phase: `sweep of ${this.#repository.name}`, bytesDone: this.#bytes, files: this.#objects })
   }
 
+  /** Young begin objects that name the folder as a parent's, or cannot be read: a copy or an adopter that came after the decision. */
+  async #youngChildren(
+    layout: ClusterLayout,
+    backupId: string,
+    young: (entry: ObjectEntry) => boolean,
+  ): Promise<ObjectEntry[]> {
+    const { store } = this.#repository
+    const children: ObjectEntry[] = []
+    for await (const entry of store.list(layout.begins, { signal: this.#deps.signal })) {
+      if (parseBeginName(entry.name) === undefined || !young(entry)) continue
+      const key = `${entry.name} ${entry.modifiedAt.getTime()} ${entry.size}`
+      let parents = this.#parents.get(key)
+      if (parents === undefined) {
+        parents = (await this.#parentsOfBegin(entry.name)) ?? 'unreadable'
+        if (this.#parents.size >= PARENTS_KEPT) this.#parents.clear()
+        this.#parents.set(key, parents)
+      }
+      if (parents === 'unreadable' || parents.includes(backupId)) children.push(entry)
+    }
+    return children
+  }
+
   /**
    * Old begin objects that speak for nothing any more: of an attempt that left nothing else, and of a committed backup all but the newest,
-   * which a copy to another repository takes along.
+   * which a copy to another repository takes along. The listings may be hours old by now: each attempt is looked at once more.
    */
   async #sweepBegins(
+    layout: ClusterLayout,
     begins: ReadonlyMap<string, Begins>,
     records: ReadonlyMap<string, unknown>,
     folders: ReadonlySet<string>,
     nowMs: number,
   ): Promise<void> {
     const { store } = this.#repository
+    const { clock, signal } = this.#deps
     for (const [backupId, { names, newestMs }] of begins) {
       if (nowMs - newestMs <= DEBRIS_MS) continue
-      if (folders.has(backupId) && !records.has(backupId)) continue
-      const old = records.has(backupId) ? names.slice(0, -1) : names
-      this.#begins += old.length
-      if (this.#request.dryRun) continue
-      for (let first = 0; first < old.length; first += LISTED)
-        await store.delete(
-          old.slice(first, first + LISTED).map(({ name }) => name),
-          this.#deps.signal,
-        )
+      const committed = records.has(backupId)
+      if (!committed && folders.has(backupId)) continue
+      const old = committed ? names.length - 1 : names.length
+      if (this.#request.dryRun) this.#begins += old
+      if (this.#request.dryRun || old === 0) continue
+      const { objects } = await deleteLooking(store, { young: youngAt(nowMs), clock, signal }, async () => {
+        const there = await listBegins(this.#repository, layout, backupId, signal)
+        if (committed) return { signs: there.slice(-1), doomed: there.slice(0, -1) }
+        for await (const entry of store.list(layout.base(backupId), { signal })) return { signs: [entry], doomed: [] }
+        return { signs: [], doomed: there }
+      })
+      this.#begins += objects
     }
   }
+}
+
+function youngAt(nowMs: number): (entry: { readonly modifiedAt: Date }) => boolean {
+  return ({ modifiedAt }) => nowMs - modifiedAt.getTime() <= DEBRIS_MS
 }
