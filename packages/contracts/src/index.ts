@@ -83,5 +83,5 @@ export {
 } from './http.ts'
 export type { Accepted } from './http.ts'
 export { storedJobSchemas } from './stored-job.ts'
-export { targetMarkerSchema } from './target-marker.ts'
-export type { TargetMarker } from './target-marker.ts'
+export { tablespaceMarkerSchema, targetMarkerSchema } from './target-marker.ts'
+export type { TablespaceMarker, TargetMarker } from './target-marker.ts'

@@ -167,13 +167,23 @@ function checkPath({ targetDirectory, profile, configuration }: RestoreRequest):
 }
 
 function checkMarker(
-  { targetDirectory }: RestoreRequest,
+  { targetDirectory, profile, configuration = 'stand-in' }: RestoreRequest,
   mode: TargetMode,
   { marker }: TargetFacts,
   record: CommitRecord,
 ): void {
   if (mode === 'resume' && marker?.backupId !== record.backupId)
     throw new TargetNotResumableError(targetDirectory, mode, `the restore in it is of backup ${marker?.backupId ?? ''}`)
+  // Its server may have run: it is finished as it was begun, or not at all.
+  if (mode === 'resume' && marker?.ready === true) {
+    const begun = { profile: marker.profile, configuration: marker.configuration ?? 'stand-in' }
+    if (begun.profile !== profile || begun.configuration !== configuration)
+      throw new TargetNotResumableError(
+        targetDirectory,
+        mode,
+        `the restore in it has everything, as ${begun.profile} with ${begun.configuration} configuration: resume it as that, then restore a delta`,
+      )
+  }
   if (mode === 'delta' && marker?.systemId !== record.systemId)
     throw new TargetNotResumableError(
       targetDirectory,

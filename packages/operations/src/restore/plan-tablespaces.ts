@@ -5,13 +5,16 @@
  * would write into production's files; and replay of CREATE TABLESPACE takes its absolute path from WAL, where nothing can remap it, adopts
  * a directory that is there, and a later DROP deletes what is in it. So a location that exists here is refused, before anything is copied.
  */
-import type { Stats } from 'node:fs'
+import type { BigIntStats } from 'node:fs'
 import { lstat, readdir } from 'node:fs/promises'
-import { dirname, isAbsolute, join, normalize, sep } from 'node:path'
+import { dirname, isAbsolute, join, normalize } from 'node:path'
 import type { SourceDocument } from '@tidemark/repository'
 import { TablespaceLocationError, TablespaceMappingError } from '../errors.ts'
 import { type Owner, isRootsAlone } from './target-facts.ts'
-import type { TargetMarker } from './target-marker.ts'
+import { liesIn } from './directory-identity.ts'
+import { inServersDirectory, isSameMarker } from './tablespace-claim.ts'
+import { serversAbove } from './target-ground.ts'
+import { TABLESPACE_FENCE, type TargetMarker, readTablespaceMarker } from './target-marker.ts'
 
 export interface TablespaceMapping {
   /** As the source has it. */
@@ -84,7 +87,7 @@ export async function planTablespaces(
     const target = location === null ? undefined : await find(oid, location, wishes, marker, owner)
     planned.push({ ...each, target })
   }
-  refuseShared(planned)
+  await refuseShared(planned)
   return planned
 }
 
@@ -101,11 +104,11 @@ async function copiedTarget(
 ): Promise<{ path: string; exists: boolean }> {
   const mapped = wishes.tablespaceMappings.find(({ from }) => from === location)?.to
   const path = mapped ?? (wishes.tablespaceRoot === undefined ? undefined : join(wishes.tablespaceRoot, oid))
-  if (marker?.tablespaces[oid] !== undefined) {
-    const before = marker.tablespaces[oid]
+  const before = marker?.tablespaces[oid]
+  if (marker !== undefined && before !== undefined) {
     if (path !== undefined && path !== before)
       throw new TablespaceMappingError(path, `tablespace ${oid} lies in ${before} since the restore that is taken up`)
-    return { path: before, exists: await mustBeOurs(before, wishes.targetDirectory, owner) }
+    return { path: before, exists: await mustBeOurs(oid, before, wishes.targetDirectory, marker, owner) }
   }
   if (path !== undefined) return { path, exists: await checkTarget(path, wishes.targetDirectory) }
   if ((await look(location)) !== undefined) throw TablespaceLocationError.exists(oid, location)
@@ -121,7 +124,7 @@ async function replayedTarget(
   owner: Owner | undefined,
 ): Promise<{ path: string; exists: boolean }> {
   if (marker?.tablespaces[oid] === location)
-    return { path: location, exists: await mustBeOurs(location, wishes.targetDirectory, owner) }
+    return { path: location, exists: await mustBeOurs(oid, location, wishes.targetDirectory, marker, owner) }
   if ((await look(location)) !== undefined) throw TablespaceLocationError.replayed(oid, location)
   return { path: location, exists: await checkTarget(location, wishes.targetDirectory) }
 }
@@ -130,18 +133,7 @@ async function replayedTarget(
 async function checkTarget(path: string, targetDirectory: string): Promise<boolean> {
   if (!isAbsolute(path) || normalize(path) !== path || path.endsWith('/') || /[\n\r\0]/.test(path))
     throw new TablespaceMappingError(path, 'it is no absolute, normalised path')
-  if (isWithin(path, targetDirectory) || isWithin(targetDirectory, path))
-    throw new TablespaceMappingError(path, 'it and the data directory lie in each other')
-  for (let above = dirname(path); ; above = dirname(above)) {
-    for (const sign of ['PG_VERSION', 'tidemark_restore.json']) {
-      if ((await look(join(above, sign))) !== undefined)
-        throw new TablespaceMappingError(
-          path,
-          `it lies in ${above}, which is a data directory or the target of a restore`,
-        )
-    }
-    if (above === dirname(above)) break
-  }
+  await refuseNested(path, targetDirectory)
   const found = await look(path)
   if (found === undefined) {
     if ((await look(dirname(path))) === undefined)
@@ -153,43 +145,76 @@ async function checkTarget(path: string, targetDirectory: string): Promise<boole
   }
   if (found.isSymbolicLink()) throw new TablespaceMappingError(path, 'it is a symbolic link: name what it leads to')
   if (!found.isDirectory()) throw new TablespaceMappingError(path, 'it is no directory')
-  const [first] = await readdir(path)
+  const [first] = await namesIn(path)
   if (first !== undefined) throw new TablespaceMappingError(path, `it is not empty: it holds ${first}`)
   return true
 }
 
 /**
- * A directory that a marker names is taken up, and what does not belong there is removed. The marker may be the owner's own invention, so
- * root goes only where that owner could have done the same, or where root itself was when it was killed.
+ * A directory that a marker names is taken up, and what does not belong there is removed: so it carries a marker of its own. Both may be the
+ * owner's own invention, so root goes only where that owner could have done the same, or where root itself was when it was killed.
+ *
+ * @returns whether it is there: a restore may have been killed before it made it.
  */
-async function mustBeOurs(path: string, targetDirectory: string, owner: Owner | undefined): Promise<true> {
+async function mustBeOurs(
+  oid: string,
+  path: string,
+  targetDirectory: string,
+  { state, directory: of }: TargetMarker,
+  owner: Owner | undefined,
+): Promise<boolean> {
   const found = await look(path)
+  if (found === undefined && state === 'incomplete') return await checkTarget(path, targetDirectory)
   if (found?.isDirectory() !== true)
     throw new TablespaceMappingError(
       path,
       'it held a tablespace of this target and is gone, or is no directory any more',
     )
-  if (isWithin(path, targetDirectory) || isWithin(targetDirectory, path))
-    throw new TablespaceMappingError(path, 'it and the data directory lie in each other')
-  if (owner === undefined || found.uid === owner.uid) return true
+  await refuseNested(path, targetDirectory)
+  const ours = isSameMarker(await readTablespaceMarker(path), {
+    oid,
+    directory: { path, inode: Number(found.ino) },
+    of,
+  })
+  if (!ours && (state === 'complete' || (await namesIn(path)).length > 0))
+    throw new TablespaceMappingError(
+      path,
+      `it has no ${TABLESPACE_FENCE} of this target: it may be somebody else's by now`,
+    )
+  if (owner === undefined || found.uid === BigInt(owner.uid)) return true
   const target = await look(targetDirectory)
   if (target !== undefined && isRootsAlone(target) && isRootsAlone(found)) return true
   throw new TablespaceMappingError(path, 'it does not belong to the owner of the data directory')
 }
 
-async function look(path: string): Promise<Stats | undefined> {
+/** Whatever links and mounts lead there. */
+async function refuseNested(path: string, targetDirectory: string): Promise<void> {
   try {
-    return await lstat(path)
+    if ((await liesIn(path, targetDirectory)) || (await liesIn(targetDirectory, path)))
+      throw new TablespaceMappingError(path, 'it and the data directory lie in each other')
+    const above = await serversAbove(path)
+    if (above !== undefined) throw inServersDirectory(path, above)
+  } catch (error) {
+    if (error instanceof TablespaceMappingError) throw error
+    throw new TablespaceMappingError(path, `it cannot be looked at: ${String((error as NodeJS.ErrnoException).code)}`)
+  }
+}
+
+async function namesIn(path: string): Promise<string[]> {
+  return await readdir(path).catch((error: NodeJS.ErrnoException) => {
+    throw new TablespaceMappingError(path, `it cannot be listed: ${String(error.code)}`)
+  })
+}
+
+async function look(path: string): Promise<BigIntStats | undefined> {
+  try {
+    return await lstat(path, { bigint: true })
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException
     if (code === 'ENOENT' || code === 'ENOTDIR') return undefined
     // What cannot be looked at may well be there.
     throw new TablespaceMappingError(path, `it cannot be looked at: ${String(code)}`)
   }
-}
-
-function isWithin(path: string, directory: string): boolean {
-  return path === directory || path.startsWith(directory + sep)
 }
 
 /** A mapping that fits nothing is a typing error, and its tablespace would go to where it must not. */
@@ -208,10 +233,11 @@ function refuseMeaningless(
   }
 }
 
-function refuseShared(planned: readonly PlannedTablespace[]): void {
+async function refuseShared(planned: readonly PlannedTablespace[]): Promise<void> {
   const paths = planned.flatMap(({ target }) => (target === undefined ? [] : [target.path]))
   for (const [i, path] of paths.entries()) {
-    const other = paths.find((each, j) => j !== i && isWithin(path, each))
-    if (other !== undefined) throw new TablespaceMappingError(path, `another tablespace goes to ${other}`)
+    for (const [j, other] of paths.entries())
+      if (j !== i && (await liesIn(path, other)))
+        throw new TablespaceMappingError(path, `another tablespace goes to ${other}`)
   }
 }

@@ -100,12 +100,12 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
       cluster: record.cluster,
       systemId: record.systemId,
       profile: request.profile,
+      configuration: request.configuration ?? 'stand-in',
       startedAt: deps.clock.now().toISOString(),
     },
   })
   try {
-    const { filled, files } = await copy(plan, target, deps)
-    await target.promote(CONTROL_FILE_WAITING, CONTROL_FILE)
+    const { filled, files } = target.isReady ? thereAlready(plan) : await copy(plan, target, deps)
     const outcome = {
       backupId: record.backupId,
       targetDirectory: request.targetDirectory,
@@ -121,11 +121,21 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
     return outcome
   } catch (error) {
     const kept = plan.mode !== 'new' || request.discardOnFailure !== true
-    await (kept ? target.keep() : target.discard()).catch((cause: unknown) =>
-      deps.logger.error({ err: cause, directory: target.path }, 'half a restore was left behind'),
-    )
+    const left = (cause: unknown): void =>
+      deps.logger.error({ err: cause, directory: target.path }, 'half a restore was left behind')
+    if (!kept)
+      await target.discard().catch(async (cause: unknown) => {
+        left(cause)
+        await target.keep().catch(left)
+      })
+    else await target.keep().catch(left)
     throw kept ? keptError(error, plan) : error
   }
+}
+
+/** An earlier restore has copied everything, and was stopped before it could say so. */
+function thereAlready({ record: { totals } }: RestorePlan): { filled: Filled; files: number } {
+  return { filled: { bytes: totals.bytes, sameBytes: totals.bytes, fetchedBytes: 0 }, files: totals.files }
 }
 
 async function copy(

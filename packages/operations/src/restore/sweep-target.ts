@@ -6,11 +6,11 @@
  */
 import { constants } from 'node:fs'
 import { type FileHandle, open, opendir, rm } from 'node:fs/promises'
-import { throwIfAborted } from '@tidemark/kernel'
+import { OperationalError, throwIfAborted } from '@tidemark/kernel'
 import { SpooledJoin } from '../spool/spooled-join.ts'
 import { TargetWriteError } from '../errors.ts'
 import { type RestoreSpool, openPaths } from './spool/restore-spool.ts'
-import { OF_THE_RESTORE, type TargetDirectory } from './target-directory.ts'
+import { OF_THE_RESTORE, type TargetDirectory, ofTheTablespace } from './target-directory.ts'
 import { absolutePath, pathBytes } from './target-paths.ts'
 
 export interface Swept {
@@ -33,7 +33,7 @@ export async function sweepTarget(
     if (full !== undefined) await full
   }
   const { base, tablespaces } = target.paths
-  const known = new Set([...OF_THE_RESTORE, spoolName])
+  const known = new Set([...OF_THE_RESTORE, spoolName, ...Object.keys(tablespaces).map(ofTheTablespace)])
   const roots: [string, string][] = [['', base]]
   for (const [oid, path] of Object.entries(tablespaces)) roots.push([`pg_tblspc/${oid}/`, path])
   try {
@@ -44,6 +44,7 @@ export async function sweepTarget(
         if (full !== undefined) await full
       }
     }
+    await target.refuseMounts()
     let removed = 0
     for await (const { key, left } of join.differences()) {
       if (left !== undefined) continue
@@ -52,7 +53,7 @@ export async function sweepTarget(
     }
     return { removed }
   } catch (cause) {
-    if (signal.aborted || cause instanceof TargetWriteError) throw cause
+    if (signal.aborted || cause instanceof OperationalError) throw cause
     throw new TargetWriteError(target.path, cause)
   }
 }

@@ -59,16 +59,15 @@ async function restored(path: string): Promise<void> {
   await target.makeDirectory('global', 0o700)
   await target.writeFile('global/pg_control.tidemark', Buffer.from('control'))
   await target.syncDirectories()
-  await target.promote('global/pg_control.tidemark', 'global/pg_control')
   await target.complete('now')
 }
 
 test('looking changes nothing', async () => {
   const facts = await inspectTarget(join(folder, 'new'), OWNER)
-  expect(facts).toMatchObject({ exists: false, freeBytes: expect.any(Number) })
+  expect(facts).toMatchObject({ seen: undefined, freeBytes: expect.any(Number) })
   expect(await readdir(folder)).toEqual([])
   await mkdir(join(folder, 'empty'))
-  expect(await inspectTarget(join(folder, 'empty'), OWNER)).toMatchObject({ exists: true })
+  expect(await inspectTarget(join(folder, 'empty'), OWNER)).toMatchObject({ seen: { ino: expect.any(BigInt) } })
 })
 
 test('a directory that holds anything, a file and a link are refused', async () => {
@@ -96,7 +95,7 @@ test('of two restores into one directory, one is refused', async () => {
   for (const outcome of outcomes) if (outcome.status === 'fulfilled') undo.push(() => outcome.value.keep())
   expect(outcomes.map(({ status }) => status).toSorted()).toEqual(['fulfilled', 'rejected'])
   const failed = outcomes.find((outcome) => outcome.status === 'rejected')
-  expect(failed?.reason).toBeInstanceOf(TargetNotEmptyError)
+  expect(failed?.reason).toBeInstanceOf(TargetInUseError)
   expect((await readdir(path)).toSorted()).toEqual([LOCK, FENCE].toSorted())
   expect(await markerOf(path)).toMatchObject({ state: 'incomplete', backupId: fence.backupId })
 })
@@ -165,6 +164,40 @@ test('a copy of a restored directory is no target for a delta: its marker has th
   // Nor in its place: it is another directory.
   await rename(copy, path)
   await expect(claim(path, { mode: 'delta' })).rejects.toThrow(/was written for/)
+})
+
+test('a restore that was stopped between its last rename and the word is finished by the next, which changes nothing else', async () => {
+  const path = join(folder, 'target')
+  await restored(path)
+  const { finishedAt: _, ...marker } = (await markerOf(path)) as Record<string, unknown>
+  await writeFile(join(path, FENCE), JSON.stringify({ ...marker, state: 'incomplete', ready: true }))
+  await expect(claim(path)).rejects.toThrow(TargetNotEmptyError)
+  await expect(claim(path, { mode: 'delta' })).rejects.toThrow(TargetNotResumableError)
+  const target = await claim(path, { mode: 'resume' })
+  expect(target.isReady).toBe(true)
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control'])
+
+  // Given up once more: it cannot start, and is as whole as before.
+  await target.keep()
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control.tidemark'])
+  const again = await claim(path, { mode: 'resume' })
+  expect(again.isReady).toBe(true)
+  await again.complete('later')
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control'])
+  expect(await markerOf(path)).toMatchObject({ state: 'complete', finishedAt: 'later' })
+  expect(await markerOf(path)).not.toHaveProperty('ready')
+})
+
+test('a directory that is ready for one restore is not so for another', async () => {
+  const path = join(folder, 'target')
+  await restored(path)
+  const marker = (await markerOf(path)) as Record<string, unknown>
+  await writeFile(join(path, FENCE), JSON.stringify({ ...marker, state: 'incomplete', ready: true }))
+  const target = await claim(path, { mode: 'resume', fence: { ...fence, profile: 'production' } })
+  expect(target.isReady).toBe(false)
+  expect(await readdir(join(path, 'global'))).toEqual(['pg_control.tidemark'])
+  expect(await markerOf(path)).not.toHaveProperty('ready')
+  await target.keep()
 })
 
 test('an empty lock file is held: somebody is about to write it', async () => {
@@ -240,6 +273,8 @@ test.runIf(process.getuid?.() === 0)(
     expect(await lstat(join(path, 'pg_wal'))).toMatchObject({ uid: 0, mode: 0o40700 })
 
     await target.writeFile('server.key', Buffer.from('key'), 0o400)
+    await target.makeDirectory('global', 0o700)
+    await target.writeFile('global/pg_control.tidemark', Buffer.from('control'))
     await target.syncDirectories()
     await target.complete('now')
     expect(await lstat(path)).toMatchObject({ uid: 65_534 })

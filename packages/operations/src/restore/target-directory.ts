@@ -1,9 +1,10 @@
 /**
  * The directory a cluster is restored into, and those of its tablespaces.
  *
- * States: *claimed* (a fence file says 'incomplete', the lock is held) → *complete* (the fence says so; the server may start) or *kept*
- * (given up; the fence says 'incomplete', and another restore may take it up) or *discarded* (as it was before). pg_control comes last and
- * under another name until then: a directory that is not complete does not start. As root all of it is root's until it is left.
+ * States: *claimed* (a fence file says 'incomplete', the locks are held) → *ready* (the fence says so: everything is durable, pg_control may
+ * get its name) → *complete* (the fence says so; the server may start) or *kept* (given up; the fence says 'incomplete', and another restore
+ * may take it up) or *discarded* (as it was before). pg_control comes last and under another name until then: a directory that is neither
+ * ready nor complete does not start. As root all of it is root's until it is left.
  */
 import { constants } from 'node:fs'
 import {
@@ -17,14 +18,15 @@ import {
   readdir,
   rename,
   rm,
-  stat,
   symlink,
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
+import { TargetInUseError, TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
 import { type Owner, type TargetFacts, type TargetMode, inspectTarget } from './target-facts.ts'
-import { LOCK_FILE, acquireLock, releaseLock } from './target-lock.ts'
-import { FENCE, type TargetMarker } from './target-marker.ts'
+import { LOCK_FILE, TargetLock } from './target-lock.ts'
+import { FENCE, TABLESPACE_FENCE, type TargetMarker } from './target-marker.ts'
+import { ClaimedTablespace, type TargetTablespace } from './tablespace-claim.ts'
+import { refuseMountsBelow } from './target-ground.ts'
 import { type TargetPaths, absolutePath, pathBytes } from './target-paths.ts'
 import { TargetRoot } from './target-root.ts'
 
@@ -36,20 +38,11 @@ export const CONTROL_FILE_WAITING = 'global/pg_control.tidemark'
 
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
 
-export interface TargetTablespace {
-  readonly oid: string
-  /** Absolute; where its files go. */
-  readonly path: string
-  readonly exists: boolean
-  /** Linked from pg_tblspc; else it is an empty directory that the server will want as it recovers. */
-  readonly linked: boolean
-}
-
 export interface ClaimOptions {
   readonly owner: Owner | undefined
   readonly mode: TargetMode
   readonly tablespaces: readonly TargetTablespace[]
-  readonly fence: Omit<TargetMarker, 'state' | 'directory' | 'tablespaces' | 'owner'>
+  readonly fence: Omit<TargetMarker, 'state' | 'ready' | 'directory' | 'tablespaces' | 'owner'>
 }
 
 export class TargetDirectory {
@@ -57,8 +50,10 @@ export class TargetDirectory {
   readonly owner: Owner | undefined
   readonly #root: TargetRoot
   readonly #fence: Omit<TargetMarker, 'state'>
-  readonly #tablespaces: { readonly oid: string; readonly root: TargetRoot; readonly linked: boolean }[] = []
+  readonly #tablespaces: ClaimedTablespace[] = []
   readonly #directories: { readonly relative: string; readonly mode: number }[] = []
+  #lock: TargetLock | undefined
+  #ready = false
 
   private constructor(root: TargetRoot, fence: Omit<TargetMarker, 'state'>) {
     this.path = root.path
@@ -71,36 +66,31 @@ export class TargetDirectory {
    * Makes the directories where needed, fences and locks them.
    *
    * @throws {TargetNotEmptyError} another restore was first. @throws {TargetUnusableError} @throws {TargetInUseError} @throws {TargetNotResumableError}
+   *   @throws {TablespaceMappingError}: nothing was changed.
    */
   static async claim(path: string, options: ClaimOptions): Promise<TargetDirectory> {
     const { owner, mode, fence } = options
     const facts = await inspectTarget(path, owner, mode)
-    const root = await TargetRoot.take(path, facts.owner, facts.exists)
-    const tablespaces = Object.fromEntries(options.tablespaces.map((tablespace) => [tablespace.oid, tablespace.path]))
-    const { ino } = await stat(root.base)
-    const target = new TargetDirectory(root, {
-      ...fence,
-      directory: { path, inode: ino },
-      tablespaces,
-      ...(facts.owner === undefined ? {} : { owner: facts.owner }),
-    })
+    const root = await TargetRoot.take(path, facts.owner, facts.seen)
     try {
-      if (mode === 'new') await target.#fenceNew(facts)
-      else await target.#takeUp()
+      const directory = { path, inode: await root.inode() }
+      const target = new TargetDirectory(root, {
+        ...fence,
+        directory,
+        tablespaces: Object.fromEntries(options.tablespaces.map((tablespace) => [tablespace.oid, tablespace.path])),
+        ...(facts.owner === undefined ? {} : { owner: facts.owner }),
+      })
+      await (mode === 'new' ? target.#fenceNew(options) : target.#takeUp(options, facts))
+      return target
     } catch (error) {
-      await root.giveBack()
+      await root.release().catch(() => {})
       throw error
     }
-    try {
-      for (const tablespace of options.tablespaces) {
-        const taken = await TargetRoot.take(tablespace.path, facts.owner, tablespace.exists)
-        target.#tablespaces.push({ oid: tablespace.oid, root: taken, linked: tablespace.linked })
-      }
-    } catch (error) {
-      await (mode === 'new' ? target.discard() : target.keep())
-      throw error
-    }
-    return target
+  }
+
+  /** Everything is in place but, maybe, the name of pg_control: an earlier restore had come that far. */
+  get isReady(): boolean {
+    return this.#ready
   }
 
   get paths(): TargetPaths {
@@ -147,6 +137,12 @@ export class TargetDirectory {
     }
   }
 
+  /** Before anything is taken away: another file system may have been mounted since the claim. @throws {TargetUnusableError} */
+  async refuseMounts(): Promise<void> {
+    for (const root of [this.#root, ...this.#tablespaces.map((tablespace) => tablespace.root)])
+      await refuseMountsBelow(await root.realPath(), root.path)
+  }
+
   async writeFile(relative: string, bytes: Uint8Array, mode = 0o600): Promise<void> {
     await this.#guard(relative, async () => {
       await using handle = await this.#create(relative, mode)
@@ -171,11 +167,20 @@ export class TargetDirectory {
     })
   }
 
-  /** Replaces the fence: from now on the directory is whole. It says who made it and from what. */
+  /**
+   * Gives pg_control its name and says that the directory is whole, who made it and from what.
+   *
+   * The fence says 'ready' in between: whoever finds it so has nothing left to copy, and must not, since a server may have run here.
+   */
   async complete(finishedAt: string): Promise<void> {
+    if (!this.#ready) {
+      await this.#writeFence({ state: 'incomplete', ready: true, ...this.#fence })
+      this.#ready = true
+    }
+    if (!(await this.#isFile(CONTROL_FILE))) await this.promote(CONTROL_FILE_WAITING, CONTROL_FILE)
     for (const { root } of this.#tablespaces) await root.giveBack()
     await this.#writeFence({ state: 'complete', ...this.#fence, finishedAt })
-    await releaseLock(this.#root.base)
+    await this.#lock?.release()
     await this.#root.giveBack()
   }
 
@@ -190,66 +195,107 @@ export class TargetDirectory {
     for (const { relative, mode } of this.#directories.toReversed())
       await this.#handOver(relative, mode).catch(() => {})
     for (const { root } of this.#tablespaces) await root.giveBack()
-    await releaseLock(this.#root.base)
+    await this.#lock?.release()
     await this.#root.giveBack()
   }
 
   /** Takes away everything: the directory was empty, or was not there. pg_control goes first: no half starts. */
   async discard(): Promise<void> {
     await rm(this.join(CONTROL_FILE), { force: true })
-    for (const { root } of this.#tablespaces) {
-      await root.clear('')
-      await root.remove()
-    }
+    for (const tablespace of this.#tablespaces) await tablespace.discard()
     await this.#root.clear(FENCE)
     await rm(this.join(FENCE), { force: true })
-    await this.#root.remove()
+    await this.#root.release()
   }
 
-  async #fenceNew(facts: TargetFacts): Promise<void> {
+  async #fenceNew({ tablespaces, mode }: ClaimOptions): Promise<void> {
     const handle = await open(this.join(FENCE), 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
       if (error.code === 'EEXIST') throw new TargetNotEmptyError(this.path, FENCE)
       throw new TargetUnusableError(this.path, String(error.code), 'check its rights', error)
     })
-    await using fenceFile = handle
-    await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...this.#fence })}\n`)
-    await fenceFile.sync()
-    // Somebody may have put something there between the look and the fence.
-    const found = (await readdir(this.#root.base)).find((name) => name !== FENCE)
-    if (found !== undefined) {
-      await rm(this.join(FENCE))
-      throw new TargetNotEmptyError(this.path, found)
-    }
     try {
-      await acquireLock(this.#root.base, this.path)
+      await using fenceFile = handle
+      await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...this.#fence })}\n`)
+      await fenceFile.sync()
+      // Somebody may have put something there between the look and the fence.
+      const found = (await readdir(this.#root.base)).find((name) => name !== FENCE)
+      if (found !== undefined) throw new TargetNotEmptyError(this.path, found)
+      this.#lock = await TargetLock.acquire(this.#root.base, this.path)
+      await this.#root.sync()
+      await this.#claimTablespaces(tablespaces, mode)
     } catch (error) {
-      await rm(this.join(FENCE))
+      await this.#lock?.release()
+      await rm(this.join(FENCE), { force: true })
       throw error
     }
-    if (!facts.exists) await this.#root.sync()
   }
 
-  /** The lock first: from then on no server and no other restore is in it. Then nothing starts here any more, and only then does the fence say so. */
-  async #takeUp(): Promise<void> {
-    await acquireLock(this.#root.base, this.path)
+  /**
+   * The lock first: from then on no server and no other restore is in it. Then nothing starts here any more, and only then does the fence say
+   * so. One that is ready stays as it is.
+   */
+  async #takeUp({ tablespaces, mode }: ClaimOptions, { marker }: TargetFacts): Promise<void> {
+    const lock = await TargetLock.acquire(this.#root.base, this.path)
+    let hidden = false
     try {
-      await this.#hideControlFile()
-      await this.#writeFence({ state: 'incomplete', ...this.#fence })
+      await this.#claimTablespaces(tablespaces, mode)
+      this.#ready = mode === 'resume' && this.#isFinishedBy(marker) && (await this.#hasControlFile())
+      if (!this.#ready) {
+        hidden = await this.#guard(CONTROL_FILE, () => this.#hideControlFile())
+        await this.#writeFence({ state: 'incomplete', ...this.#fence })
+      }
+      // A server that was starting as the lock was taken may have removed it, and read pg_control before that was hidden.
+      if (!(await lock.holds())) throw new TargetInUseError(this.path, undefined)
+      this.#lock = lock
     } catch (error) {
-      await releaseLock(this.#root.base)
-      throw new TargetWriteError(this.path, error)
+      if (hidden) await rename(this.join(CONTROL_FILE_WAITING), this.join(CONTROL_FILE))
+      if (marker !== undefined) await this.#writeFence(marker)
+      for (const tablespace of this.#tablespaces) await tablespace.release().catch(() => {})
+      await lock.release()
+      throw error
     }
   }
 
-  async #hideControlFile(): Promise<void> {
+  async #claimTablespaces(tablespaces: readonly TargetTablespace[], mode: TargetMode): Promise<void> {
+    try {
+      for (const tablespace of tablespaces)
+        this.#tablespaces.push(await ClaimedTablespace.take(tablespace, this.#fence.directory, mode, this.owner))
+    } catch (error) {
+      for (const claimed of this.#tablespaces.splice(0)) await claimed.release().catch(() => {})
+      throw error
+    }
+  }
+
+  /** Whether the restore that wrote the marker has laid out what this one would. */
+  #isFinishedBy(marker: TargetMarker | undefined): boolean {
+    const { backupId, profile } = this.#fence
+    return marker?.ready === true && marker.backupId === backupId && marker.profile === profile
+  }
+
+  /** Under either name. */
+  async #hasControlFile(): Promise<boolean> {
+    return (await this.#isFile(CONTROL_FILE)) || (await this.#isFile(CONTROL_FILE_WAITING))
+  }
+
+  async #isFile(relative: string): Promise<boolean> {
+    return (await lstat(this.join(relative)).catch(() => undefined))?.isFile() === true
+  }
+
+  /** @returns whether there was one under its own name. */
+  async #hideControlFile(): Promise<boolean> {
     // A link in its place would have us rename somebody else's; whoever planted it cannot change it any more.
     const found = await lstat(this.join('global')).catch(() => undefined)
-    if (found?.isDirectory() !== true) return
-    await rename(this.join(CONTROL_FILE), this.join(CONTROL_FILE_WAITING)).catch((error: NodeJS.ErrnoException) => {
-      if (error.code !== 'ENOENT') throw error
-    })
+    if (found?.isDirectory() !== true) return false
+    const hidden = await rename(this.join(CONTROL_FILE), this.join(CONTROL_FILE_WAITING)).then(
+      () => true,
+      (error: NodeJS.ErrnoException) => {
+        if (error.code !== 'ENOENT') throw error
+        return false
+      },
+    )
     await using folder = await open(this.join('global'), 'r').catch(() => undefined)
     await folder?.sync()
+    return hidden
   }
 
   async #writeFence(marker: TargetMarker): Promise<void> {
@@ -303,3 +349,8 @@ function latin1(path: string): string {
 
 /** Names in the data directory that are this restore's own while it runs. */
 export const OF_THE_RESTORE: ReadonlySet<string> = new Set([FENCE, `${FENCE}.tmp`, LOCK_FILE])
+
+/** The same in a tablespace, as the file list would name it. */
+export function ofTheTablespace(oid: string): string {
+  return `pg_tblspc/${oid}/${TABLESPACE_FENCE}`
+}

@@ -1,9 +1,11 @@
 /** What is known of a target before anything is written to it. Looks, changes nothing. */
-import type { Stats } from 'node:fs'
-import { lstat, readdir, statfs } from 'node:fs/promises'
+import type { BigIntStats } from 'node:fs'
+import { lstat, readdir, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { TargetNotEmptyError, TargetNotResumableError, TargetUnusableError } from '../errors.ts'
-import { LOCK_FILE, refuseIfHeld } from './target-lock.ts'
+import { type Identity, resolvedPath } from './directory-identity.ts'
+import { refuseMountsBelow, serversAbove } from './target-ground.ts'
+import { refuseIfHeld } from './target-lock.ts'
 import { type TargetMarker, readMarker } from './target-marker.ts'
 
 export interface Owner {
@@ -15,13 +17,16 @@ export interface Owner {
 export type TargetMode = 'new' | 'resume' | 'delta'
 
 export interface TargetFacts {
-  readonly exists: boolean
+  /** Which directory was looked at; undefined where there is none. */
+  readonly seen: Identity | undefined
   readonly freeBytes: number
   /** Whom the files must belong to; undefined where this process makes them its own. */
   readonly owner: Owner | undefined
   /** Of the restore whose work is taken up; undefined for 'new'. */
   readonly marker: TargetMarker | undefined
 }
+
+const CHECK_PATH = 'check the path and the rights of the folders above it'
 
 /**
  * @param owner asked for by name; else, as root, the owner of the directory (or of its parent where it is to be made).
@@ -32,25 +37,20 @@ export async function inspectTarget(
   owner: Owner | undefined,
   mode: TargetMode = 'new',
 ): Promise<TargetFacts> {
-  const target = await lstat(directory).catch((error: NodeJS.ErrnoException) => {
+  const target = await lstat(directory, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return undefined
-    throw new TargetUnusableError(
-      directory,
-      String(error.code),
-      'check the path and the rights of the folders above it',
-      error,
-    )
+    throw new TargetUnusableError(directory, String(error.code), CHECK_PATH, error)
   })
+  await refuseServersGround(directory)
   if (mode !== 'new') return await inspectMarked(directory, target, owner, mode)
   if (target === undefined) {
     const parent = dirname(directory)
-    const above = await lstat(parent).catch((error: unknown) => {
+    const above = await stat(parent, { bigint: true }).catch((error: unknown) => {
       throw new TargetUnusableError(directory, `${parent} does not exist`, 'make the folder above it first', error)
     })
-    if (!above.isDirectory() && !above.isSymbolicLink())
-      throw new TargetUnusableError(directory, `${parent} is no directory`, 'name another path')
+    if (!above.isDirectory()) throw new TargetUnusableError(directory, `${parent} is no directory`, 'name another path')
     const freeBytes = await freeBytesOf(parent)
-    return { exists: false, freeBytes, owner: ownerFor(directory, above, owner), marker: undefined }
+    return { seen: undefined, freeBytes, owner: ownerFor(directory, above, owner), marker: undefined }
   }
   if (!target.isDirectory()) throw new TargetNotEmptyError(directory, 'a file or link of that name')
   const found = await namesIn(directory)
@@ -61,17 +61,18 @@ export async function inspectTarget(
     throw new TargetNotEmptyError(directory, first)
   }
   const freeBytes = await freeBytesOf(directory)
-  return { exists: true, freeBytes, owner: ownerFor(directory, target, owner), marker: undefined }
+  return { seen: target, freeBytes, owner: ownerFor(directory, target, owner), marker: undefined }
 }
 
 async function inspectMarked(
   directory: string,
-  target: Stats | undefined,
+  target: BigIntStats | undefined,
   owner: Owner | undefined,
   mode: 'resume' | 'delta',
 ): Promise<TargetFacts> {
   if (target?.isDirectory() !== true) throw new TargetNotResumableError(directory, mode, 'it is no directory')
-  await refuseIfHeld(`${directory}/${LOCK_FILE}`, directory)
+  await refuseMountsBelow(await resolvedPath(directory), directory)
+  await refuseIfHeld(directory, directory, 'unlocked')
   const marker = await readMarker(directory)
   if (marker === undefined) throw new TargetNotResumableError(directory, mode, 'no restore has left its marker in it')
   const wanted = mode === 'resume' ? 'incomplete' : 'complete'
@@ -81,7 +82,7 @@ async function inspectMarked(
       mode,
       `the restore of backup ${marker.backupId} in it is ${marker.state}`,
     )
-  if (marker.directory.path !== directory || marker.directory.inode !== target.ino)
+  if (marker.directory.path !== directory || marker.directory.inode !== Number(target.ino))
     throw new TargetNotResumableError(
       directory,
       mode,
@@ -90,12 +91,24 @@ async function inspectMarked(
   const freeBytes = await freeBytesOf(directory)
   // Root's own while a restore is in it: whoever was killed could not give it back, and nobody else has written the marker.
   const asked = owner ?? (isRootsAlone(target) ? marker.owner : undefined)
-  return { exists: true, freeBytes, owner: ownerFor(directory, target, asked), marker }
+  return { seen: target, freeBytes, owner: ownerFor(directory, target, asked), marker }
 }
 
 /** Left by a restore of root's that was killed. */
-export function isRootsAlone({ uid, mode }: { uid: number; mode: number }): boolean {
-  return uid === 0 && (mode & 0o777) === 0o700
+export function isRootsAlone({ uid, mode }: { readonly uid: bigint; readonly mode: bigint }): boolean {
+  return uid === 0n && (mode & 0o777n) === 0o700n
+}
+
+async function refuseServersGround(directory: string): Promise<void> {
+  const above = await serversAbove(directory).catch((error: NodeJS.ErrnoException) => {
+    throw new TargetUnusableError(directory, String(error.code), CHECK_PATH, error)
+  })
+  if (above !== undefined)
+    throw new TargetUnusableError(
+      directory,
+      `it lies in ${above}, which is a data directory, a tablespace or the target of a restore`,
+      'name a directory outside of all of them',
+    )
 }
 
 async function namesIn(directory: string): Promise<string[]> {
@@ -114,9 +127,9 @@ export async function freeBytesOf(directory: string): Promise<number> {
   return bavail * bsize
 }
 
-function ownerFor(directory: string, found: { uid: number; gid: number }, asked: Owner | undefined): Owner | undefined {
+function ownerFor(directory: string, found: BigIntStats, asked: Owner | undefined): Owner | undefined {
   if (process.getuid?.() !== 0) return undefined
-  const owner = asked ?? { uid: found.uid, gid: found.gid }
+  const owner = asked ?? { uid: Number(found.uid), gid: Number(found.gid) }
   if (owner.uid === 0) {
     throw new TargetUnusableError(
       directory,

@@ -2,59 +2,124 @@
  * A restore holds its target as a server does: by postmaster.pid.
  *
  * A server that is started on the directory meanwhile finds a live process there and ends (CreateLockFile,
- * src/backend/utils/init/miscinit.c); a restore finds a running server, or another restore, the same way. A stale file, of a process
- * that is gone, is taken over, unless processes of a dead postmaster still use its shared memory.
+ * src/backend/utils/init/miscinit.c); a restore finds a running server the same way. Restores keep each other out by a lock of the kernel's
+ * on the directory itself (TargetRoot): whoever takes this one holds that one, so a file that a restore has left is stale, whatever process
+ * has its number today, and two can never take over the same one. A server's file is stale once its process is gone, unless processes of
+ * a dead postmaster still use its shared memory. One that has our own number is not ours: in a container every first process has it.
  */
-import { type FileHandle, open, readFile, unlink } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { constants } from 'node:fs'
+import { link, open, readFile, unlink } from 'node:fs/promises'
+import { OperationalError } from '@tidemark/kernel'
 import { TargetInUseError, TargetWriteError } from '../errors.ts'
+import { lockDescriptor } from '../locks/lock-descriptor.ts'
+import { readPlanted } from './read-planted.ts'
 
 export const LOCK_FILE = 'postmaster.pid'
 const ATTEMPTS = 5
+/** How the third line of a restore's file begins; a server's has the time of its start there. */
+const OF_A_RESTORE = 'tidemark restore'
 /** Of the lock file (utils/pidfile.h): shared memory key and id. */
 const SHARED_MEMORY_LINE = 7
+const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW
 
-/** @param base the directory as this process reaches it. @throws {TargetInUseError} @throws {TargetWriteError} */
-export async function acquireLock(base: string, directory: string): Promise<void> {
-  const path = `${base}/${LOCK_FILE}`
-  for (let attempt = 1; ; attempt += 1) {
-    let handle: FileHandle
+export class TargetLock {
+  readonly #path: string
+  /** Of its own in every file. An inode would not do: the next file may well get the same. */
+  readonly #text: string
+  private constructor(path: string, text: string) {
+    this.#path = path
+    this.#text = text
+  }
+
+  /**
+   * The caller holds the directory's own lock.
+   *
+   * @param base the directory as this process reaches it. @throws {TargetInUseError} @throws {TargetWriteError}
+   */
+  static async acquire(base: string, directory: string): Promise<TargetLock> {
+    const path = `${base}/${LOCK_FILE}`
+    // Linked once it is written: nobody finds it empty, also when this process is killed in between.
+    const token = randomBytes(8).toString('hex')
+    const text = `${process.pid}\n${directory}\n${OF_A_RESTORE} ${token}\n`
+    const written = `${base}/tidemark_lock.${token}`
     try {
-      handle = await open(path, 'wx', 0o600)
+      await using file = await open(written, NEW, 0o600)
+      await file.writeFile(text)
+      await file.sync()
+      for (let attempt = 1; !(await linked(written, path)); attempt += 1) {
+        if (attempt > ATTEMPTS) throw new TargetInUseError(directory, undefined)
+        const stale = await refuseIfHeld(base, directory, 'locked')
+        // A server may be taking over the same stale file: what it has put there since is left alone.
+        if (stale !== undefined) await unlinkIf(path, stale)
+      }
+      return new TargetLock(path, text)
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw new TargetWriteError(path, error)
-      if (attempt === ATTEMPTS) throw new TargetInUseError(directory, undefined)
-      await refuseIfHeld(path, directory)
-      await unlink(path).catch(ignoreAbsent)
-      continue
+      if (error instanceof OperationalError) throw error
+      throw new TargetWriteError(path, error)
+    } finally {
+      await unlink(written).catch(() => {})
     }
-    await using file = handle
-    await file.writeFile(`${process.pid}\n${directory}\n`)
-    await file.sync()
-    return
+  }
+
+  /** Whether it is still ours: a server that was starting as we took over a stale file may have removed it. */
+  async holds(): Promise<boolean> {
+    return (await readPlanted(this.#path).catch(() => undefined))?.text === this.#text
+  }
+
+  /** Leaves a file that is somebody else's. */
+  async release(): Promise<void> {
+    await unlinkIf(this.#path, this.#text)
   }
 }
 
-/** Leaves a lock that is somebody else's. */
-export async function releaseLock(base: string): Promise<void> {
-  const text = await readFile(`${base}/${LOCK_FILE}`, 'utf8').catch(() => '')
-  if (Number(text.split('\n', 1)[0]) === process.pid) await unlink(`${base}/${LOCK_FILE}`).catch(ignoreAbsent)
-}
-
-/** Looks only. @throws {TargetInUseError} */
-export async function refuseIfHeld(path: string, directory: string): Promise<void> {
-  const text = await readFile(path, 'utf8').catch((error: unknown) => {
-    ignoreAbsent(error as NodeJS.ErrnoException)
-    return undefined
-  })
-  if (text === undefined) return
-  // Somebody is between making the file and writing it, or was killed there: PostgreSQL takes an empty one as held, too.
-  if (text === '') throw new TargetInUseError(directory, undefined)
-  const lines = text.split('\n')
+/**
+ * Looks only.
+ *
+ * @param directoryLock 'locked': the caller holds it, so no restore is here.
+ * @returns what a stale file says; undefined where there is none. @throws {TargetInUseError} @throws {TargetUnusableError}
+ */
+export async function refuseIfHeld(
+  base: string,
+  directory: string,
+  directoryLock: 'locked' | 'unlocked',
+): Promise<string | undefined> {
+  const found = await readPlanted(`${base}/${LOCK_FILE}`)
+  if (found === undefined) return undefined
+  // A server is between making the file and writing it, or was killed there: PostgreSQL takes an empty one as held, too.
+  if (found.text === undefined || found.text === '') throw new TargetInUseError(directory, undefined)
+  const lines = found.text.split('\n')
   const pid = Math.abs(Number.parseInt(lines[0] ?? '', 10))
-  // A process of this number that is not ours: in a container, a dead restore may well have had our own.
-  if (pid > 0 && pid !== process.pid && isAlive(pid)) throw new TargetInUseError(directory, pid)
+  if (lines[2]?.startsWith(OF_A_RESTORE) === true) {
+    if (directoryLock === 'unlocked' && (await isLocked(base))) throw new TargetInUseError(directory, pid)
+    return found.text
+  }
+  if (pid > 0 && isAlive(pid)) throw new TargetInUseError(directory, pid)
   const shmid = Number(lines[SHARED_MEMORY_LINE - 1]?.trim().split(/\s+/)[1])
   if (Number.isSafeInteger(shmid) && (await isAttached(shmid))) throw new TargetInUseError(directory, undefined)
+  return found.text
+}
+
+async function linked(from: string, to: string): Promise<boolean> {
+  try {
+    await link(from, to)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
+  }
+}
+
+async function unlinkIf(path: string, text: string): Promise<void> {
+  if ((await readPlanted(path).catch(() => undefined))?.text !== text) return
+  await unlink(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+  })
+}
+
+async function isLocked(directory: string): Promise<boolean> {
+  await using handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  return !(await lockDescriptor(handle.fd, directory))
 }
 
 function isAlive(pid: number): boolean {
@@ -74,8 +139,4 @@ async function isAttached(shmid: number): Promise<boolean> {
     .slice(1)
     .map((line) => line.trim().split(/\s+/).map(Number))
     .some(([, id, , , , , attached = 0]) => id === shmid && attached > 0)
-}
-
-function ignoreAbsent(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'ENOENT') throw error
 }

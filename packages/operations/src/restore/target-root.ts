@@ -1,70 +1,133 @@
 /**
  * One directory that a restore writes into: the data directory, or that of a tablespace.
  *
- * As root, it stays root's alone until the restore is over, and is reached through a descriptor: its future owner, who may rename what lies
- * above it and plant links in it, cannot lead us elsewhere.
+ * It is the very directory that was looked at, locked against other restores for as long as this one lasts. As root, it stays root's alone
+ * until the restore is over, and is reached through a descriptor: its future owner, who may rename what lies above it and plant links in
+ * it, cannot lead us elsewhere, nor have us give him what is somebody else's.
  */
-import { constants } from 'node:fs'
-import { type FileHandle, mkdir, open, readdir, rm, rmdir } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { TargetUnusableError } from '../errors.ts'
+import { type BigIntStats, constants } from 'node:fs'
+import { type FileHandle, mkdir, open, readdir, readlink, realpath, rm, rmdir } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { OperationalError } from '@tidemark/kernel'
+import { TargetInUseError, TargetUnusableError } from '../errors.ts'
+import { lockDescriptor } from '../locks/lock-descriptor.ts'
+import { type Identity, isSame } from './directory-identity.ts'
+import { refuseMountsBelow } from './target-ground.ts'
 import type { Owner } from './target-facts.ts'
+
+const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
+/** Whoever only looks holds the lock for an instant. */
+const LOCK_ATTEMPTS = 3
 
 export class TargetRoot {
   readonly path: string
   readonly owner: Owner | undefined
-  readonly #existed: boolean
+  /** As it was found; undefined where it was made here. */
+  readonly #before: BigIntStats | undefined
+  readonly #parent: FileHandle | undefined
   #handle: FileHandle | undefined
 
-  private constructor(path: string, owner: Owner | undefined, existed: boolean) {
+  private constructor(
+    path: string,
+    owner: Owner | undefined,
+    before: BigIntStats | undefined,
+    parent: FileHandle | undefined,
+    handle: FileHandle,
+  ) {
     this.path = path
     this.owner = owner
-    this.#existed = existed
+    this.#before = before
+    this.#parent = parent
+    this.#handle = handle
   }
 
-  /** Makes it where needed (folders above it are never made) and takes it over. @throws {TargetUnusableError} */
-  static async take(path: string, owner: Owner | undefined, exists: boolean): Promise<TargetRoot> {
-    const root = new TargetRoot(path, owner, exists)
+  /**
+   * Makes it where needed (folders above it are never made), locks it and takes it over.
+   *
+   * @param seen what was looked at; undefined: nothing was there. Where it is another directory by now, nothing is changed.
+   * @throws {TargetUnusableError} @throws {TargetInUseError} another restore is in it.
+   */
+  static async take(path: string, owner: Owner | undefined, seen: Identity | undefined): Promise<TargetRoot> {
+    // As root by descriptor: whoever owns what lies above must not move it between the steps.
+    const parent =
+      owner === undefined ? undefined : await opened(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY)
+    let handle: FileHandle | undefined
+    let made = false
+    const place = parent === undefined ? path : `/proc/self/fd/${parent.fd}/${basename(path)}`
     try {
-      if (!exists) await mkdir(path, { mode: 0o700 })
-      await root.#takeOver()
+      if (seen === undefined) {
+        await mkdir(place, { mode: 0o700 })
+        made = true
+      }
+      handle = await open(place, DIRECTORY)
+      const found = await handle.stat({ bigint: true })
+      if (
+        seen === undefined
+          ? !isJustMade(found, await readdir(parent === undefined ? path : descriptorPath(handle)))
+          : !isSame(found, seen)
+      )
+        throw new TargetUnusableError(
+          path,
+          'it is not the directory that was looked at',
+          'see who works there, and try again',
+        )
+      await lock(handle, path)
+      const root = new TargetRoot(path, owner, seen === undefined ? undefined : found, parent, handle)
+      await refuseMountsBelow(await root.realPath(), path)
+      await root.#takeOver(handle)
+      return root
     } catch (error) {
-      if (error instanceof TargetUnusableError) throw error
+      await handle?.close()
+      if (made) await rmdir(place).catch(() => {})
+      await parent?.close()
+      if (error instanceof OperationalError) throw error
       const { code } = error as NodeJS.ErrnoException
       throw new TargetUnusableError(path, String(code), 'check the path and the rights of the folders above it', error)
     }
-    return root
   }
 
   /** How this process reaches it. */
   get base(): string {
-    return this.#handle === undefined ? this.path : `/proc/self/fd/${this.#handle.fd}`
+    return this.owner === undefined || this.#handle === undefined ? this.path : descriptorPath(this.#handle)
+  }
+
+  /** Where it lies, links resolved. */
+  async realPath(): Promise<string> {
+    return this.owner === undefined ? await realpath(this.path) : await readlink(this.base)
+  }
+
+  /** For a marker. */
+  async inode(): Promise<number> {
+    return (await this.#open().stat()).ino
   }
 
   /** It is given away last; what lies in it has its owner already. Doing it twice is no error. */
   async giveBack(): Promise<void> {
-    const handle = this.#handle
-    this.#handle = undefined
-    if (handle === undefined || this.owner === undefined) return
-    try {
+    await this.#close(async (handle) => {
+      if (this.owner === undefined) return
       await handle.chown(this.owner.uid, this.owner.gid)
       await handle.sync()
-    } finally {
-      await handle.close()
-    }
+    })
   }
 
-  /** Takes away everything in it but `keep`. */
+  /** As it was found, or gone where it was made here: nothing was written, or it was taken away again. */
+  async release(): Promise<void> {
+    const { owner } = this
+    const place = this.#parent === undefined ? this.path : `/proc/self/fd/${this.#parent.fd}/${basename(this.path)}`
+    await this.#close(async (handle) => {
+      if (this.#before === undefined) return rmdir(place)
+      if (owner === undefined) return
+      await handle.chmod(Number(this.#before.mode & 0o7777n))
+      await handle.chown(Number(this.#before.uid), Number(this.#before.gid))
+    })
+  }
+
+  /** Takes away everything in it but `keep`. @throws {TargetUnusableError} another file system is mounted in it; nothing was taken away. */
   async clear(keep: string): Promise<void> {
+    await refuseMountsBelow(await this.realPath(), this.path)
     for (const name of await readdir(this.base)) {
       if (name !== keep) await rm(`${this.base}/${name}`, { recursive: true, force: true })
     }
-  }
-
-  /** Gives it back, or takes it away where it was not there before; it must be empty then. */
-  async remove(): Promise<void> {
-    await this.giveBack()
-    if (!this.#existed) await rmdir(this.path)
   }
 
   async sync(): Promise<void> {
@@ -75,21 +138,57 @@ export class TargetRoot {
     await parent?.sync().catch(() => {})
   }
 
-  async #takeOver(): Promise<void> {
+  async #takeOver(handle: FileHandle): Promise<void> {
     if (this.owner === undefined) return
-    const handle = await open(this.path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
     try {
       await handle.chown(0, 0)
       await handle.chmod(0o700)
     } catch (error) {
-      await handle.close()
-      throw new TargetUnusableError(
-        this.path,
-        'its owner cannot be set',
-        'check the file system and the rights of this process',
-        error,
-      )
+      const hint = 'check the file system and the rights of this process'
+      throw new TargetUnusableError(this.path, 'its owner cannot be set', hint, error)
     }
-    this.#handle = handle
   }
+
+  #open(): FileHandle {
+    if (this.#handle === undefined) throw new TypeError(`${this.path} was given back`)
+    return this.#handle
+  }
+
+  /** With the descriptor goes the lock. */
+  async #close(last: (handle: FileHandle) => Promise<void>): Promise<void> {
+    const handle = this.#handle
+    if (handle === undefined) return
+    try {
+      await last(handle)
+    } finally {
+      this.#handle = undefined
+      await handle.close()
+      await this.#parent?.close()
+    }
+  }
+}
+
+/** Nobody but this process could have made it so: another user's would not be ours, and we have nothing in it. */
+function isJustMade({ uid, mode }: BigIntStats, names: readonly string[]): boolean {
+  return Number(uid) === process.geteuid?.() && (mode & 0o077n) === 0n && names.length === 0
+}
+
+async function lock(handle: FileHandle, path: string): Promise<void> {
+  for (let attempt = 1; !(await lockDescriptor(handle.fd, path)); attempt += 1)
+    if (attempt === LOCK_ATTEMPTS) throw new TargetInUseError(path, undefined)
+}
+
+async function opened(path: string, flags: number): Promise<FileHandle> {
+  return await open(path, flags).catch((error: NodeJS.ErrnoException) => {
+    throw new TargetUnusableError(
+      path,
+      String(error.code),
+      'check the path and the rights of the folders above it',
+      error,
+    )
+  })
+}
+
+function descriptorPath({ fd }: FileHandle): string {
+  return `/proc/self/fd/${fd}`
 }
