@@ -43,6 +43,8 @@ export const verifyResultSchema = z.strictObject({
       packs: countSchema,
       bytes: countSchema,
       files: countSchema,
+      /** Objects that came damaged at first and were read again. */
+      rereads: countSchema.exactOptional(),
       ok: z.boolean(),
       /** For people; at most as many as are useful to read. */
       problems: z.array(z.string()),
@@ -59,6 +61,8 @@ export const restoreResultSchema = z.strictObject({
   sameBytes: countSchema.exactOptional(),
   /** Read from repositories, WAL not counted. */
   fetchedBytes: countSchema.exactOptional(),
+  /** Objects that came damaged at first and were read again. */
+  rereads: countSchema.exactOptional(),
   durationMs: countSchema,
   /** The shell command that starts the restored server. */
   startCommand: z.string(),

@@ -154,6 +154,11 @@ function printRestore(result: RestoreResult, request: RestoreRequest): void {
     ...(result.sameBytes === undefined || result.sameBytes === 0
       ? {}
       : { 'was there': `${formatBytes(result.sameBytes)} of it` }),
+    ...(result.rereads === undefined || result.rereads === 0
+      ? {}
+      : {
+          'read twice': `${result.rereads} objects: they came damaged at first; look at network, memory or the store`,
+        }),
     took: formatDuration(result.durationMs),
     'start it with': result.startCommand,
     ...(request.profile === 'clone' ? { 'connect with': `psql -h ${result.targetDirectory} -U postgres` } : {}),

@@ -32,8 +32,8 @@ export async function restoreConfigured(request: RestoreRequest, deps: Deps): Pr
     signal,
     progress,
   })
-  const { backupId, targetDirectory, bytes, files, sameBytes, fetchedBytes, durationMs, startCommand } = outcome
-  return { backupId, targetDirectory, bytes, files, sameBytes, fetchedBytes, durationMs, startCommand }
+  const { walSegments: _, ...result } = outcome
+  return result
 }
 
 function namesFor(request: RestoreRequest, deps: Deps): readonly string[] {

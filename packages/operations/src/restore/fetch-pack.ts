@@ -1,6 +1,6 @@
 /** Reading a backup from whichever repository of the set still has it right. */
 import { createHash } from 'node:crypto'
-import { type Logger, OperationalError } from '@tidemark/kernel'
+import { type Logger, MiB, OperationalError, freeBuffer } from '@tidemark/kernel'
 import {
   BackupIncompleteError,
   type CommitRecord,
@@ -9,12 +9,14 @@ import {
   type Repository,
 } from '@tidemark/repository'
 import { ObjectNotFoundError, ObjectTooLargeError } from '@tidemark/storage'
+import { Rereads } from './rereads.ts'
 
 /** One backup and where it may be read, in the order to ask. */
 export class BackupReader {
   readonly record: CommitRecord
   readonly table: PackTable
   readonly sources: readonly Repository[]
+  readonly rereads: Rereads
   readonly #logger: Logger
 
   constructor(
@@ -24,11 +26,12 @@ export class BackupReader {
     this.record = record
     this.table = table
     this.sources = sources
+    this.rereads = new Rereads(logger)
     this.#logger = logger
   }
 
   /**
-   * What the first repository gives without an error; the others are asked in turn.
+   * What the first repository gives without an error; what it gives damaged is read once more, then the others are asked in turn.
    *
    * @throws the first repository's error, when none of them can; at once what no other repository can mend (the target, a key).
    */
@@ -36,7 +39,7 @@ export class BackupReader {
     let first: OperationalError | undefined
     for (const source of this.sources) {
       try {
-        return await read(source)
+        return await this.rereads.once(source, signal, () => read(source))
       } catch (error) {
         if (signal.aborted || !(error instanceof OperationalError) || OF_NO_REPOSITORY.has(error.code)) throw error
         first ??= error
@@ -92,4 +95,66 @@ export async function readPack(
   }
   if (createHash('sha256').update(bytes).digest('hex') === pack.sha256) return bytes
   throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: its SHA-256 is not the recorded one`)
+}
+
+/** What an object is read by where nothing more is wanted of it than its SHA-256. */
+const CHECKED_BYTES = 16 * MiB
+
+/**
+ * Compares one repository's copy of an object with what is recorded of it, a range at a time.
+ *
+ * @param ends of the ranges, ascending, the last one the object's size; default: as many as keep each at 16 MiB.
+ * @returns hex SHA-256 of each range. @throws {BackupIncompleteError} it is gone, or not the recorded one.
+ */
+export async function checkPack(
+  source: Repository,
+  name: string,
+  pack: Pick<PackEntry, 'name' | 'bytes' | 'sha256'>,
+  backupId: string,
+  signal: AbortSignal,
+  ends: readonly number[] = evenEnds(pack.bytes),
+): Promise<string[]> {
+  const whole = createHash('sha256')
+  const ranges: string[] = []
+  let offset = 0
+  for (const end of ends) {
+    const bytes = await readRange(source, name, pack, { offset, length: end - offset }, backupId, signal)
+    whole.update(bytes)
+    ranges.push(createHash('sha256').update(bytes).digest('hex'))
+    freeBuffer(bytes)
+    offset = end
+  }
+  if (whole.digest('hex') === pack.sha256) return ranges
+  throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: its SHA-256 is not the recorded one`)
+}
+
+/** Exactly these bytes of an object. @throws {BackupIncompleteError} it is gone, or has another size than recorded. */
+export async function readRange(
+  source: Repository,
+  name: string,
+  pack: Pick<PackEntry, 'name' | 'bytes'>,
+  range: { readonly offset: number; readonly length: number },
+  backupId: string,
+  signal: AbortSignal,
+): Promise<Buffer> {
+  const incomplete = (why: string, cause?: unknown): BackupIncompleteError =>
+    new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: ${why}`, cause)
+  let bytes: Buffer
+  try {
+    const all = range.offset === 0 && range.length === pack.bytes
+    // Without a range, what lies beyond the recorded end is noticed, too.
+    bytes = await source.store.get(name, { signal, maxBytes: range.length, ...(all ? {} : { range }) })
+  } catch (error) {
+    if (error instanceof ObjectNotFoundError) throw incomplete('it is not there', error)
+    if (error instanceof ObjectTooLargeError) throw incomplete('it is larger than recorded', error)
+    throw error
+  }
+  if (bytes.length === range.length) return bytes
+  throw incomplete('it is shorter than recorded')
+}
+
+function evenEnds(bytes: number): number[] {
+  const ends: number[] = []
+  for (let end = CHECKED_BYTES; end < bytes; end += CHECKED_BYTES) ends.push(end)
+  return [...ends, bytes]
 }

@@ -27,7 +27,8 @@ import {
   TargetUnusableError,
 } from '../errors.ts'
 import { type Estimate, estimateDuration } from './estimate-duration.ts'
-import { BackupReader, readPack } from './fetch-pack.ts'
+import { BackupReader, checkPack } from './fetch-pack.ts'
+import { Rereads } from './rereads.ts'
 import { type HostFacts, checkHost } from './host-checks.ts'
 import { type PlannedTablespace, type TablespaceMapping, planTablespaces } from './plan-tablespaces.ts'
 import { type RestoreProfile, keptLibraries } from './recovery-config.ts'
@@ -302,7 +303,7 @@ async function findComplete(
           ? chosen
           : await findBackup(deps.set, [repository], wanted, request.cluster, deps.signal)
       const table = await readPackTable(repository, record, deps.signal)
-      await checkObjects(repository, record, table, deps.signal)
+      await checkObjects(repository, record, table, deps)
       found.push({ repository, record, table })
       break
     } catch (error) {
@@ -321,7 +322,7 @@ async function checkObjects(
   repository: Repository,
   record: CommitRecord,
   table: PackTable,
-  signal: AbortSignal,
+  { logger, signal }: PlanDeps,
 ): Promise<void> {
   const layout = new ClusterLayout(record.cluster, record.systemId)
   const base = layout.base(record.backupId)
@@ -334,5 +335,7 @@ async function checkObjects(
       `${first}${more} in ${repository.name} (missing, or of another size)`,
     )
   }
-  for (const part of table.fileList) await readPack(repository, base + part.name, part, record.backupId, signal)
+  const rereads = new Rereads(logger)
+  for (const part of table.fileList)
+    await rereads.once(repository, signal, () => checkPack(repository, base + part.name, part, record.backupId, signal))
 }

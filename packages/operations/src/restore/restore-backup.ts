@@ -75,6 +75,8 @@ export interface RestoreOutcome {
   /** Bytes that an earlier restore had brought already. */
   readonly sameBytes: number
   readonly fetchedBytes: number
+  /** Objects, or parts of them, that came damaged at first and were read again. */
+  readonly rereads: number
   readonly walSegments: number
   readonly durationMs: number
   /** The shell command that starts the restored server. */
@@ -105,7 +107,7 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
     },
   })
   try {
-    const { filled, files } = target.isReady ? thereAlready(plan) : await copy(plan, target, deps)
+    const { filled, files, rereads } = target.isReady ? thereAlready(plan) : await copy(plan, target, deps)
     const outcome = {
       backupId: record.backupId,
       targetDirectory: request.targetDirectory,
@@ -113,6 +115,7 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
       files,
       sameBytes: filled.sameBytes,
       fetchedBytes: filled.fetchedBytes,
+      rereads,
       walSegments: plan.table.wal.length,
       durationMs: Math.round(deps.clock.monotonicMs() - startedMs),
       startCommand: startCommand(record, request.targetDirectory, plan.owner),
@@ -133,16 +136,19 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
   }
 }
 
-/** An earlier restore has copied everything, and was stopped before it could say so. */
-function thereAlready({ record: { totals } }: RestorePlan): { filled: Filled; files: number } {
-  return { filled: { bytes: totals.bytes, sameBytes: totals.bytes, fetchedBytes: 0 }, files: totals.files }
+interface Copied {
+  readonly filled: Filled
+  readonly files: number
+  readonly rereads: number
 }
 
-async function copy(
-  plan: RestorePlan,
-  target: TargetDirectory,
-  deps: RestoreDeps,
-): Promise<{ filled: Filled; files: number }> {
+/** An earlier restore has copied everything, and was stopped before it could say so. */
+function thereAlready({ record: { totals } }: RestorePlan): Copied {
+  const filled = { bytes: totals.bytes, sameBytes: totals.bytes, fetchedBytes: 0 }
+  return { filled, files: totals.files, rereads: 0 }
+}
+
+async function copy(plan: RestorePlan, target: TargetDirectory, deps: RestoreDeps): Promise<Copied> {
   const { record, table } = plan
   const reader = new BackupReader(plan, deps.logger)
   const configuration = new Configuration(record.backupId)
@@ -151,7 +157,7 @@ async function copy(
   let filled: Filled
   await rm(target.join(SPOOL), { recursive: true, force: true })
   {
-    const entries = entriesOf(plan, configuration, deps)
+    const entries = entriesOf(reader, configuration, deps)
     await using spool = await RestoreSpool.fill(target.join(SPOOL), entries, table.packs.length)
     files = spool.files
     if (existing) await sweepTarget(target, spool, SPOOL, deps.signal)
@@ -170,19 +176,20 @@ async function copy(
   await placeWal(plan, reader, target, deps)
   await configuration.write(plan, target)
   await target.syncDirectories()
-  return { filled, files }
+  return { filled, files, rereads: reader.rereads.count }
 }
 
 /** What is to be laid out. pg_control gets a name the server does not know. */
 async function* entriesOf(
-  { record, table, sources }: RestorePlan,
+  { record, table, sources, rereads }: BackupReader,
   configuration: Configuration,
   deps: RestoreDeps,
 ): AsyncGenerator<FileEntry> {
   const [source] = sources
   if (source === undefined) throw new RangeError('a plan without a source')
   let files = 0
-  for await (const entry of readFileList(source, record, table, deps.keyring.dataKey, deps.signal)) {
+  const read = (): AsyncIterable<FileEntry> => readFileList(source, record, table, deps.keyring.dataKey, deps.signal)
+  for await (const entry of rereads.onceFromStart(source, deps.signal, read)) {
     if (OF_ANOTHER_RESTORE.has(entry.path.split('/', 1)[0] ?? '')) continue
     if (entry.type === 'symlink') {
       throw new RestoreUnsupportedError(

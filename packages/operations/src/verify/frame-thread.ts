@@ -1,55 +1,73 @@
-/** The thread that holds packs and opens their frames on request, checking each against its keyed digest. */
+/** The thread that holds packs, or parts of them, and opens their frames on request, checking each against its keyed digest. */
 import { freeBuffer } from '@tidemark/kernel'
 import { keyedDigest } from '@tidemark/crypto'
-import { DocumentDamagedError, PackReader } from '@tidemark/repository'
+import { DocumentDamagedError, PackIndex } from '@tidemark/repository'
 import { type PrepareThread, serveThread } from '@tidemark/kernel/threads'
 import { type ThreadKeys, keyLookup } from '../threads/thread-keys.ts'
 
 export type FrameRequest =
   | {
       readonly type: 'load'
-      readonly pack: number
+      readonly key: string
       readonly stored: ArrayBuffer
-      readonly backupId: string
-      readonly ordinal: number
+      /** Of `stored` in the pack. */
+      readonly offset: number
+      /** Frames from..to−1 lie in it; beyond the last one: all. */
+      readonly from: number
+      readonly to: number
+      /** Of the pack, where `stored` is a part of it. */
+      readonly ends: { readonly header: Uint8Array; readonly tail: Uint8Array } | undefined
+      readonly place: ConstructorParameters<typeof PackIndex>[2]
       readonly what: string
     }
-  | { readonly type: 'open'; readonly pack: number; readonly frame: number }
-  /** Opens what was not asked for, so that every frame of the pack has been seen, and lets the pack go. */
-  | { readonly type: 'drop'; readonly pack: number }
+  | { readonly type: 'open'; readonly key: string; readonly frame: number }
+  /** Opens what was not asked for, so that every frame has been seen, and lets it go. */
+  | { readonly type: 'drop'; readonly key: string }
 
 export type FrameReply = Uint8Array | undefined
 
 interface Held {
-  readonly reader: PackReader
+  readonly index: PackIndex
+  readonly from: number
+  readonly to: number
+  readonly offset: number
   readonly seen: Uint8Array
-  readonly stored: ArrayBuffer
+  readonly stored: Buffer
   readonly what: string
 }
 
 const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
   const keyOf = keyLookup(keys)
-  const held = new Map<number, Held>()
-  const open = (pack: number, frame: number): Buffer => {
-    const found = held.get(pack)
-    if (found === undefined) throw new RangeError(`pack ${pack} is not loaded`)
-    const plaintext = found.reader.open(frame)
-    if (!keyedDigest(keys.digestKey, 'frame', plaintext).equals(found.reader.digest(frame))) {
+  const held = new Map<string, Held>()
+  const open = (key: string, frame: number): Buffer => {
+    const found = held.get(key)
+    if (found === undefined) throw new RangeError(`pack part ${key} is not loaded`)
+    const { index, stored, offset } = found
+    const plaintext = index.open(frame, stored, offset)
+    if (!keyedDigest(keys.digestKey, 'frame', plaintext).equals(index.digest(frame))) {
       throw new DocumentDamagedError(found.what, `frame ${frame} does not have the digest that its table says`)
     }
-    found.seen[frame] = 1
+    found.seen[frame - found.from] = 1
     return plaintext
   }
   return (request) => {
     switch (request.type) {
       case 'load': {
-        const { backupId, ordinal, what } = request
-        const reader = new PackReader(Buffer.from(request.stored), { backupId, ordinal }, keyOf, what)
-        held.set(request.pack, { reader, seen: new Uint8Array(reader.frames), stored: request.stored, what })
+        const { key, offset, from, ends, place, what } = request
+        const stored = Buffer.from(request.stored)
+        const index = new PackIndex(
+          asBuffer(ends?.header ?? stored),
+          asBuffer(ends?.tail ?? stored),
+          place,
+          keyOf,
+          what,
+        )
+        const to = Math.min(request.to, index.frames)
+        held.set(key, { index, from, to, offset, seen: new Uint8Array(to - from), stored, what })
         return { reply: undefined }
       }
       case 'open': {
-        const plaintext = open(request.pack, request.frame)
+        const plaintext = open(request.key, request.frame)
         const own =
           plaintext.byteOffset === 0 && plaintext.buffer.byteLength === plaintext.byteLength
             ? plaintext
@@ -57,17 +75,21 @@ const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
         return { reply: own, transfer: [own.buffer as ArrayBuffer] }
       }
       case 'drop': {
-        const dropped = held.get(request.pack)
+        const dropped = held.get(request.key)
         if (dropped === undefined) return { reply: undefined }
-        for (const [frame, done] of dropped.seen.entries()) if (done === 0) freeBuffer(open(request.pack, frame))
-        held.delete(request.pack)
-        freeBuffer(new Uint8Array(dropped.stored))
+        for (const [i, done] of dropped.seen.entries()) if (done === 0) freeBuffer(open(request.key, dropped.from + i))
+        held.delete(request.key)
+        freeBuffer(dropped.stored)
         return { reply: undefined }
       }
       default:
         return request satisfies never
     }
   }
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength)
 }
 
 serveThread('frame-thread', prepare)

@@ -1,7 +1,7 @@
 /**
  * Verifies a backup where it lies, one repository after the other.
  *
- * Level `packs` needs no key: every object of the pack table is fetched whole and its SHA-256 compared, the WAL is there. Level
+ * Level `packs` needs no key: every object of the pack table is fetched and its SHA-256 compared, the WAL is there. Level
  * `contents` also opens every frame and holds every file against PostgreSQL's own manifest, which proves what a restore would write.
  * Damage is reported, not thrown: the outcome says what is wrong. Only what keeps it from looking (no key, no answer) throws.
  */
@@ -23,7 +23,8 @@ import {
   readTimelineHistory,
   readWalSegment,
 } from '@tidemark/repository'
-import { readPack } from '../restore/fetch-pack.ts'
+import { checkPack } from '../restore/fetch-pack.ts'
+import { Rereads } from '../restore/rereads.ts'
 import { runBounded } from '../threads/run-bounded.ts'
 import { verifyFiles } from './verify-files.ts'
 
@@ -53,6 +54,8 @@ export interface RepositoryVerdict {
   readonly bytes: number
   /** Files held against the manifest; 0 at level `packs`. */
   readonly files: number
+  /** Objects, or parts of them, that came damaged at first and were read again. */
+  readonly rereads: number
   readonly ok: boolean
   /** For people, at most 50. */
   readonly problems: readonly string[]
@@ -96,6 +99,7 @@ async function verifyIn(
   let bytes = 0
   let files = 0
   let packs = 0
+  const rereads = new Rereads(deps.logger)
   await noting(report, deps.signal, async () => {
     try {
       await findBackup(deps.set, [repository], record.backupId, record.cluster, deps.signal)
@@ -108,21 +112,22 @@ async function verifyIn(
     const layout = new ClusterLayout(record.cluster, record.systemId)
     const missing = await missingWal(repository, layout, table, deps.signal)
     for (const name of missing) report(`${name} is missing`)
-    bytes = await verifyObjects(repository, record, table, level, report, deps)
-    if (level === 'packs' || deps.keyring === undefined) return
+    bytes = await verifyObjects(repository, record, table, level, report, rereads, deps)
+    const { keyring } = deps
+    if (level === 'packs' || keyring === undefined) return
     // Frames are read from packs whose SHA-256 is right: what a bad pack holds is not worth a second report.
     if (problems.length === 0)
       await noting(report, deps.signal, async () => {
-        files = await verifyFiles(repository, record, table, { ...deps, keyring: deps.keyring as Keyring }, report)
+        files = await verifyFiles(repository, record, table, { ...deps, keyring, rereads }, report)
       })
-    const { keyring } = deps
     await noting(report, deps.signal, async () => {
-      await readSource(repository, record, table, keyring.dataKey, deps.signal)
+      const read = (): Promise<unknown> => readSource(repository, record, table, keyring.dataKey, deps.signal)
+      await rereads.once(repository, deps.signal, read)
     })
-    await verifyWal(repository, record, table, keyring, report, deps.signal)
+    await verifyWal(repository, record, table, keyring, report, rereads, deps.signal)
   })
   if (packs === 0 && problems.length === 0) return undefined
-  return { name: repository.name, packs, bytes, files, ok: problems.length === 0, problems }
+  return { name: repository.name, packs, bytes, files, rereads: rereads.count, ok: problems.length === 0, problems }
 }
 
 /** Level `packs` reads everything here; level `contents` only the file list and the source document, since it reads the packs anyway. */
@@ -132,6 +137,7 @@ async function verifyObjects(
   table: PackTable,
   level: VerifyLevel,
   report: (problem: string) => void,
+  rereads: Rereads,
   deps: VerifyDeps,
 ): Promise<number> {
   const layout = new ClusterLayout(record.cluster, record.systemId)
@@ -143,7 +149,8 @@ async function verifyObjects(
   await runBounded(objectsOf(table, level), FETCHES_AT_ONCE, deps.signal, async (object, signal) => {
     const folder = object.backup ?? record.backupId
     await noting(report, signal, async () => {
-      await readPack(repository, layout.base(folder) + object.name, object, record.backupId, signal)
+      const name = layout.base(folder) + object.name
+      await rereads.once(repository, signal, () => checkPack(repository, name, object, record.backupId, signal))
     })
     bytesDone += object.bytes
     if (level === 'packs') deps.progress({ phase: `packs of ${repository.name}`, bytesDone, bytesTotal })
@@ -163,18 +170,21 @@ async function verifyWal(
   table: PackTable,
   keyring: Keyring,
   report: (problem: string) => void,
+  rereads: Rereads,
   signal: AbortSignal,
 ): Promise<void> {
   const wal = new WalLayout(record.cluster, record.systemId)
   for (const name of table.wal) {
     throwIfAborted(signal, 'the verification')
     await noting(report, signal, async () => {
-      await readWalSegment(repository, wal, name, record.server.walSegmentBytes, keyring, signal)
+      const { walSegmentBytes } = record.server
+      const read = (): Promise<unknown> => readWalSegment(repository, wal, name, walSegmentBytes, keyring, signal)
+      await rereads.once(repository, signal, read)
     })
   }
   for (const name of table.history) {
     await noting(report, signal, async () => {
-      await readTimelineHistory(repository, wal, name, keyring, signal)
+      await rereads.once(repository, signal, () => readTimelineHistory(repository, wal, name, keyring, signal))
     })
   }
 }

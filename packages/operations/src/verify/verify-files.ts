@@ -3,16 +3,16 @@
  *
  * Digests of files and the manifest's own meet in a temporary file: neither side is held, however many files there are.
  */
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { ManifestParser } from '@tidemark/postgres'
 import type { Keyring } from '@tidemark/crypto'
-import { type Logger, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
+import { type ReportProgress, throwIfAborted } from '@tidemark/kernel'
 import { type CommitRecord, type FileEntry, type PackTable, type Repository, readFileList } from '@tidemark/repository'
+import type { Rereads } from '../restore/rereads.ts'
 import { SpooledJoin } from '../spool/spooled-join.ts'
 import { FileHash } from './file-hash.ts'
 import { FrameSource } from './frame-source.ts'
+import { ScratchFolder } from './scratch-folder.ts'
 
 const MANIFEST = 'backup_manifest'
 const FRAMES_AHEAD = 6
@@ -20,7 +20,7 @@ const FRAMES_AHEAD = 6
 export interface VerifyFilesDeps {
   readonly keyring: Keyring
   readonly threads: number
-  readonly logger: Logger
+  readonly rereads: Rereads
   readonly signal: AbortSignal
   readonly progress: ReportProgress
 }
@@ -38,10 +38,8 @@ export async function verifyFiles(
   report: (problem: string) => void,
 ): Promise<number> {
   await using frames = new FrameSource(repository, record, table, deps)
-  const folder = await mkdtemp(join(tmpdir(), 'tidemark-verify-'))
-  await using stack = new AsyncDisposableStack()
-  stack.defer(() => rm(folder, { recursive: true, force: true }))
-  const comparison = stack.use(new SpooledJoin(join(folder, 'files')))
+  await using scratch = await ScratchFolder.create('verify')
+  await using comparison = new SpooledJoin(join(scratch.path, 'files'))
   const manifest = new ManifestSide(comparison)
   let bytesDone = 0
   let files = 0
@@ -87,10 +85,12 @@ async function* filesAhead(
   frames: FrameSource,
   deps: VerifyFilesDeps,
 ): AsyncGenerator<FileAhead> {
-  for await (const entry of readFileList(repository, record, table, deps.keyring.dataKey, deps.signal)) {
+  const read = (): AsyncIterable<FileEntry> =>
+    readFileList(repository, record, table, deps.keyring.dataKey, deps.signal)
+  for await (const entry of deps.rereads.onceFromStart(repository, deps.signal, read)) {
     if (entry.type !== 'file') continue
     const pieces = entry.extents.map((extent, i) => () => {
-      for (const next of entry.extents.slice(i + 1, i + FRAMES_AHEAD)) void frames.frame(next.pack, next.frame)
+      for (const next of entry.extents.slice(i + 1, i + FRAMES_AHEAD)) frames.ahead(next.pack, next.frame)
       return frames.frame(extent.pack, extent.frame)
     })
     yield { entry, pieces }
