@@ -39,7 +39,7 @@ export async function checkHost(
       message: `no pg_ctl of PostgreSQL ${major} was found: install the server of that version before the start`,
     })
   else findings.push(...(await missingLibraries(pgCtl, libraries)))
-  if (source !== undefined) findings.push(...(await checkLocales(source)))
+  if (source !== undefined) findings.push(...(await checkLocales(source)), ...(await checkIcu(source, pgCtl, major)))
   return { pgCtl, findings }
 }
 
@@ -93,6 +93,21 @@ async function checkLocales({ databases }: SourceDocument): Promise<HostFinding[
       })
   }
   return findings
+}
+
+/** Databases of ICU's need a server that was built with it: the default from 16 on, on request before. */
+async function checkIcu(
+  { databases }: SourceDocument,
+  pgCtl: string | undefined,
+  major: number,
+): Promise<HostFinding[]> {
+  const sorted = databases.filter(({ provider }) => provider === 'icu').map(({ name }) => name)
+  if (pgCtl === undefined || sorted.length === 0) return []
+  const options = await outputOf(join(dirname(pgCtl), 'pg_config'), ['--configure'])
+  const has = major >= 16 ? !options.includes('--without-icu') : options.includes('--with-icu')
+  if (options.trim() === '' || has) return []
+  const message = `the server here was built without ICU: databases ${sorted.join(', ')} cannot be connected to`
+  return [{ check: 'locales', message }]
 }
 
 /** As PostgreSQL takes it for the version of libc's collations (get_collation_actual_version, pg_locale.c). */

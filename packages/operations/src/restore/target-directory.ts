@@ -71,7 +71,7 @@ export class TargetDirectory {
   static async claim(path: string, options: ClaimOptions): Promise<TargetDirectory> {
     const { owner, mode, fence } = options
     const facts = await inspectTarget(path, owner, mode)
-    const root = await TargetRoot.take(path, facts.owner, facts.seen)
+    const root = await TargetRoot.take(path, facts.owner, facts.seen, facts.above)
     try {
       const directory = { path, inode: await root.inode() }
       const target = new TargetDirectory(root, {
@@ -236,20 +236,22 @@ export class TargetDirectory {
    */
   async #takeUp({ tablespaces, mode }: ClaimOptions, { marker }: TargetFacts): Promise<void> {
     const lock = await TargetLock.acquire(this.#root.base, this.path)
-    let hidden = false
+    let [hidden, fenced] = [false, false]
     try {
       await this.#claimTablespaces(tablespaces, mode)
       this.#ready = mode === 'resume' && this.#isFinishedBy(marker) && (await this.#hasControlFile())
       if (!this.#ready) {
         hidden = await this.#guard(CONTROL_FILE, () => this.#hideControlFile())
         await this.#writeFence({ state: 'incomplete', ...this.#fence })
+        fenced = true
       }
       // A server that was starting as the lock was taken may have removed it, and read pg_control before that was hidden.
       if (!(await lock.holds())) throw new TargetInUseError(this.path, undefined)
       this.#lock = lock
     } catch (error) {
-      if (hidden) await rename(this.join(CONTROL_FILE_WAITING), this.join(CONTROL_FILE))
-      if (marker !== undefined) await this.#writeFence(marker)
+      // Nothing was written yet: what could start before may do so again.
+      if (hidden) await rename(this.join(CONTROL_FILE_WAITING), this.join(CONTROL_FILE)).catch(() => {})
+      if (fenced && marker !== undefined) await this.#writeFence(marker).catch(() => {})
       for (const tablespace of this.#tablespaces) await tablespace.release().catch(() => {})
       await lock.release()
       throw error
@@ -272,8 +274,10 @@ export class TargetDirectory {
     return marker?.ready === true && marker.backupId === backupId && marker.profile === profile
   }
 
-  /** Under either name. */
+  /** Under either name, and not behind a link. */
   async #hasControlFile(): Promise<boolean> {
+    const folder = await lstat(this.join(dirname(CONTROL_FILE))).catch(() => undefined)
+    if (folder?.isDirectory() !== true) return false
     return (await this.#isFile(CONTROL_FILE)) || (await this.#isFile(CONTROL_FILE_WAITING))
   }
 
@@ -302,7 +306,7 @@ export class TargetDirectory {
     const temporary = `${FENCE}.tmp`
     await rm(this.join(temporary), { force: true })
     await this.writeFile(temporary, Buffer.from(`${JSON.stringify(marker)}\n`))
-    await rename(this.join(temporary), this.join(FENCE))
+    await this.#guard(FENCE, () => rename(this.join(temporary), this.join(FENCE)))
     await this.#root.sync()
   }
 

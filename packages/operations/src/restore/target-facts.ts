@@ -19,6 +19,8 @@ export type TargetMode = 'new' | 'resume' | 'delta'
 export interface TargetFacts {
   /** Which directory was looked at; undefined where there is none. */
   readonly seen: Identity | undefined
+  /** Where it is to be made; undefined where it is there. */
+  readonly above: Identity | undefined
   readonly freeBytes: number
   /** Whom the files must belong to; undefined where this process makes them its own. */
   readonly owner: Owner | undefined
@@ -50,7 +52,7 @@ export async function inspectTarget(
     })
     if (!above.isDirectory()) throw new TargetUnusableError(directory, `${parent} is no directory`, 'name another path')
     const freeBytes = await freeBytesOf(parent)
-    return { seen: undefined, freeBytes, owner: ownerFor(directory, above, owner), marker: undefined }
+    return { seen: undefined, above, freeBytes, owner: ownerFor(directory, above, owner), marker: undefined }
   }
   if (!target.isDirectory()) throw new TargetNotEmptyError(directory, 'a file or link of that name')
   const found = await namesIn(directory)
@@ -61,7 +63,7 @@ export async function inspectTarget(
     throw new TargetNotEmptyError(directory, first)
   }
   const freeBytes = await freeBytesOf(directory)
-  return { seen: target, freeBytes, owner: ownerFor(directory, target, owner), marker: undefined }
+  return { seen: target, above: undefined, freeBytes, owner: ownerFor(directory, target, owner), marker: undefined }
 }
 
 async function inspectMarked(
@@ -91,7 +93,7 @@ async function inspectMarked(
   const freeBytes = await freeBytesOf(directory)
   // Root's own while a restore is in it: whoever was killed could not give it back, and nobody else has written the marker.
   const asked = owner ?? (isRootsAlone(target) ? marker.owner : undefined)
-  return { seen: target, freeBytes, owner: ownerFor(directory, target, asked), marker }
+  return { seen: target, above: undefined, freeBytes, owner: ownerFor(directory, target, asked), marker }
 }
 
 /** Left by a restore of root's that was killed. */

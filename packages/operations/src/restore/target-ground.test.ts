@@ -74,6 +74,15 @@ test('a directory that took the place of the one that was looked at is left as i
   expect(await lstat(path)).toMatchObject({ uid: before.uid, gid: before.gid, mode: before.mode })
 })
 
+test.runIf(isRoot)('nothing is made in a folder that took the place of the one that was looked at', async () => {
+  const [above, other] = [await made('above'), await made('other')]
+  const { seen, above: looked } = await inspectTarget(join(above, 'target'), OWNER)
+  await rename(above, `${above}-aside`)
+  await symlink(other, above)
+  await expect(TargetRoot.take(join(above, 'target'), OWNER, seen, looked)).rejects.toThrow(TargetUnusableError)
+  expect(await readdir(other)).toEqual([])
+})
+
 describe('a claim that fails changes nothing', () => {
   test.runIf(isRoot)('and gives nobody what was not his', async () => {
     const [path, full] = [await made('target'), await made('full')]

@@ -45,9 +45,15 @@ export class TargetRoot {
    * Makes it where needed (folders above it are never made), locks it and takes it over.
    *
    * @param seen what was looked at; undefined: nothing was there. Where it is another directory by now, nothing is changed.
+   * @param above the same of the folder above, where nothing was there.
    * @throws {TargetUnusableError} @throws {TargetInUseError} another restore is in it.
    */
-  static async take(path: string, owner: Owner | undefined, seen: Identity | undefined): Promise<TargetRoot> {
+  static async take(
+    path: string,
+    owner: Owner | undefined,
+    seen: Identity | undefined,
+    above?: Identity,
+  ): Promise<TargetRoot> {
     // As root by descriptor: whoever owns what lies above must not move it between the steps.
     const parent =
       owner === undefined ? undefined : await opened(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY)
@@ -55,6 +61,8 @@ export class TargetRoot {
     let made = false
     const place = parent === undefined ? path : `/proc/self/fd/${parent.fd}/${basename(path)}`
     try {
+      if (parent !== undefined && above !== undefined && !isSame(await parent.stat({ bigint: true }), above))
+        throw replaced(path)
       if (seen === undefined) {
         await mkdir(place, { mode: 0o700 })
         made = true
@@ -66,11 +74,7 @@ export class TargetRoot {
           ? !isJustMade(found, await readdir(parent === undefined ? path : descriptorPath(handle)))
           : !isSame(found, seen)
       )
-        throw new TargetUnusableError(
-          path,
-          'it is not the directory that was looked at',
-          'see who works there, and try again',
-        )
+        throw replaced(path)
       await lock(handle, path)
       const root = new TargetRoot(path, owner, seen === undefined ? undefined : found, parent, handle)
       await refuseMountsBelow(await root.realPath(), path)
@@ -171,6 +175,14 @@ export class TargetRoot {
 /** Nobody but this process could have made it so: another user's would not be ours, and we have nothing in it. */
 function isJustMade({ uid, mode }: BigIntStats, names: readonly string[]): boolean {
   return Number(uid) === process.geteuid?.() && (mode & 0o077n) === 0n && names.length === 0
+}
+
+function replaced(path: string): TargetUnusableError {
+  return new TargetUnusableError(
+    path,
+    'it is not the directory that was looked at',
+    'see who works there, and try again',
+  )
 }
 
 async function lock(handle: FileHandle, path: string): Promise<void> {

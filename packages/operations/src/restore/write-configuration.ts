@@ -14,8 +14,13 @@ import { TABLESPACE_MAP, rewrittenMap } from './tablespace-map.ts'
 /** Where captured configuration lies, relative to the data directory. */
 export const CAPTURED_FOLDER = 'tidemark-configuration'
 const AUTO_CONF = 'postgresql.auto.conf'
-/** Configuration an include directive may reach: anything but the server's own folders. */
-const CONFIGURATION = /^(?!base\/|global\/|pg_)(?:.+\/)?[^/]+\.conf$/
+/** What the server keeps in its own folders is no configuration, whatever it is called; files beside them may be called pg_*. */
+const SERVERS_OWN =
+  'base|global|pg_(?:commit_ts|dynshmem|logical|multixact|notify|replslot|serial|snapshots|stat|stat_tmp|subtrans|tblspc|twophase|wal|xact)'
+/** Configuration that an include directive may reach. */
+const CONFIGURATION = new RegExp(`^(?!(?:${SERVERS_OWN})/)(?:.+/)?[^/]+\\.conf$`, 's')
+/** Theirs are no settings: who may connect, and as whom. */
+const NO_SETTINGS = new Set(['pg_hba.conf', 'pg_ident.conf'])
 /** More than anybody's include directory has; a list without end must not become our memory. */
 const MOST_FILES = 10_000
 const SET_ASIDE = new Set<string>([TABLESPACE_MAP, ...Object.keys(STAND_IN_CONFIGURATION)])
@@ -48,7 +53,7 @@ export class Configuration {
     const text = restoredAutoConf(present, directory, request.profile, record)
     await replaceFile(target, AUTO_CONF, Buffer.from(text, 'latin1'))
     for (const file of this.#present) {
-      if (file === AUTO_CONF || !file.endsWith('.conf')) continue
+      if (file === AUTO_CONF || NO_SETTINGS.has(file) || !file.endsWith('.conf')) continue
       const cleaned = withoutUnsafeLines((await target.readFile(file)).toString('latin1'))
       if (cleaned !== undefined) await replaceFile(target, file, Buffer.from(cleaned, 'latin1'))
     }

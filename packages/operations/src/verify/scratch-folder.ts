@@ -21,15 +21,15 @@ export class ScratchFolder implements AsyncDisposable {
     this.#handle = handle
   }
 
-  /** @param kind [a-z]+; folders of this kind that nobody holds are removed. @throws {TargetUnusableError} it cannot be locked. */
+  /** @param kind [a-z]+; folders of this kind that nobody holds are removed. */
   static async create(kind: string, parent = tmpdir()): Promise<ScratchFolder> {
     await sweep(parent, `tidemark-${kind}-`)
     for (let attempt = 1; ; attempt += 1) {
       const path = await mkdtemp(join(parent, `tidemark-${kind}-`))
       const handle = await open(path, DIRECTORY).catch(() => undefined)
       if (handle !== undefined) {
-        const locked = await lockDescriptor(handle.fd, path)
-        if (locked && (await isThere(path, handle))) return new ScratchFolder(path, handle)
+        if ((await tryLock(handle, path)) !== false && (await isThere(path, handle)))
+          return new ScratchFolder(path, handle)
         await handle.close()
       }
       if (attempt === ATTEMPTS) throw new Error(`${path} was taken away ${ATTEMPTS} times by somebody`)
@@ -51,12 +51,17 @@ async function sweep(parent: string, prefix: string): Promise<void> {
     if (handle === undefined) continue
     try {
       const { uid } = await handle.stat()
-      if (uid === process.geteuid?.() && (await lockDescriptor(handle.fd, path)) && (await isThere(path, handle)))
+      if (uid === process.geteuid?.() && (await tryLock(handle, path)) === true && (await isThere(path, handle)))
         await rm(path, { recursive: true, force: true })
     } finally {
       await handle.close()
     }
   }
+}
+
+/** Undefined where nothing can be locked: then nothing is swept either. */
+async function tryLock(handle: FileHandle, path: string): Promise<boolean | undefined> {
+  return await lockDescriptor(handle.fd, path).catch(() => undefined)
 }
 
 async function isThere(path: string, handle: FileHandle): Promise<boolean> {
