@@ -33,7 +33,7 @@ export class BackupReader {
   /**
    * What the first repository gives without an error; what it gives damaged is read once more, then the others are asked in turn.
    *
-   * @throws the first repository's error, when none of them can; at once what no other repository can mend (the target, a key).
+   * @throws the first repository's error, when none of them can; at once what no other repository can mend (the target).
    */
   async fromAny<T>(signal: AbortSignal, read: (source: Repository) => Promise<T>): Promise<T> {
     let first: OperationalError | undefined
@@ -71,8 +71,8 @@ export class BackupReader {
   }
 }
 
-/** Codes of errors that another repository would end in too. */
-const OF_NO_REPOSITORY: ReadonlySet<string> = new Set(['TARGET_WRITE_FAILED', 'KEY_UNKNOWN'])
+/** Codes of errors that another repository would end in too. An unknown key is none: its id may be damaged here, and the plan has seen the real ones. */
+const OF_NO_REPOSITORY: ReadonlySet<string> = new Set(['TARGET_WRITE_FAILED'])
 
 /** One repository's copy of a pack. @throws {BackupIncompleteError} it is gone, or not the recorded one. */
 export async function readPack(
