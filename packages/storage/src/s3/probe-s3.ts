@@ -7,6 +7,8 @@ import type { PutAnswer } from './s3-object-store.ts'
 export interface ProbeRequests {
   put(name: ObjectName, bytes: Uint8Array, how: { sha256: string; ifAbsent: boolean; md5?: string }): Promise<PutAnswer>
   remove(name: ObjectName, versionId: string | undefined): Promise<void>
+  /** The same, tried once, and also after the caller has been stopped. */
+  abandon(name: ObjectName, versionId: string | undefined): Promise<void>
 }
 
 export interface ProbedS3 {
@@ -24,10 +26,15 @@ export async function probeS3(requests: ProbeRequests): Promise<ProbedS3> {
   ): Promise<PutAnswer> => {
     const bytes = randomBytes(20)
     const other = randomBytes(20)
-    const answer = await requests.put(name, bytes, {
+    const request = {
       sha256: hash('sha256', how.wrongSha256 ? other : bytes),
       ifAbsent: how.ifAbsent ?? false,
       ...(how.wrongMd5 && { md5: hash('md5', other, 'base64') }),
+    }
+    const answer = await requests.put(name, bytes, request).catch((error: unknown) => {
+      // Without an answer, it may be there all the same.
+      if (!(error instanceof ChecksumRefusedError)) written.push({ name, versionId: undefined })
+      throw error
     })
     if (answer.outcome === 'stored') written.push({ name, versionId: answer.versionId })
     return answer
@@ -54,8 +61,25 @@ export async function probeS3(requests: ProbeRequests): Promise<ProbedS3> {
       : (await refuses({ wrongMd5: true }))
         ? 'md5'
         : 'none'
+    for (let [next] = written; next !== undefined; [next] = written) {
+      await requests.remove(next.name, next.versionId)
+      written.shift()
+    }
     return { conditionalPut, checksum }
-  } finally {
-    for (const { name, versionId } of written) await requests.remove(name, versionId)
+  } catch (error) {
+    await abandonAll(written, requests)
+    throw error
+  }
+}
+
+/** As far as the store lets us: what keeps it from answering has been told already. */
+async function abandonAll(
+  written: readonly { readonly name: ObjectName; readonly versionId: string | undefined }[],
+  requests: ProbeRequests,
+): Promise<void> {
+  try {
+    for (const { name, versionId } of written) await requests.abandon(name, versionId)
+  } catch {
+    // The next one would not be answered either.
   }
 }

@@ -340,3 +340,18 @@ test('a store that checks nothing is found out', async () => {
   script = [(request, response) => void response.writeHead(request.method === 'DELETE' ? 204 : 200).end()]
   expect(await store.probe(signal)).toEqual({ conditionalPut: false, checksumAtIngest: false })
 })
+
+const stored: Answer = (_request, response) => void response.writeHead(200, { etag: '"1"' }).end()
+const taken: Answer = (_request, response) => void response.writeHead(412).end()
+
+test('a probe that is stopped takes away what it wrote, and what it may have written', async () => {
+  const stop = new AbortController()
+  script = [stored, taken, () => stop.abort(), ok]
+  await expect(store.probe(stop.signal)).rejects.toThrow(AbortedError)
+  expect(pathsOf('PUT').size).toBe(2)
+  expect(pathsOf('DELETE')).toEqual(pathsOf('PUT'))
+})
+
+function pathsOf(wanted: string): Set<string> {
+  return new Set(requests.filter(({ method }) => method === wanted).map(({ url }) => url.split('?')[0] ?? ''))
+}

@@ -199,6 +199,8 @@ export class S3ObjectStore implements ObjectStore {
         ),
       remove: (name, versionId) =>
         this.#retry.run(`deleting ${name}`, signal, () => this.#removeVersion(name, versionId, signal)),
+      // Its own deadline bounds it.
+      abandon: (name, versionId) => this.#removeVersion(name, versionId, new AbortController().signal),
     })
     this.#conditionalPut = found.conditionalPut
     this.#contentMd5 = found.checksum === 'md5'
