@@ -9,7 +9,9 @@ import {
   startPostgres,
   startRedis,
 } from '@tidemark/testkit'
+import type { RepositoryChoice } from '../support/fleet.ts'
 import { fillSmallCluster } from '../support/small-cluster.ts'
+import { Library } from './library.ts'
 
 export class ChaosBench implements AsyncDisposable {
   readonly source: TestPostgres
@@ -20,6 +22,7 @@ export class ChaosBench implements AsyncDisposable {
   readonly bucket: string
   readonly redis: TestRedis
   readonly #stack: AsyncDisposableStack
+  #library: Promise<Library> | undefined
 
   private constructor(
     stack: AsyncDisposableStack,
@@ -53,6 +56,24 @@ export class ChaosBench implements AsyncDisposable {
     this.store.heal()
     await this.source.start()
     await this.redis.start()
+  }
+
+  /** A repository of its own in the bucket. */
+  bucketAt(prefix: string): RepositoryChoice {
+    const { endpoint, region } = this.store
+    return {
+      url: `s3://${this.bucket}/${prefix}`,
+      endpoint,
+      region,
+      accessKeyId: { env: 'AWS_ACCESS_KEY_ID' },
+      secretAccessKey: { env: 'AWS_SECRET_ACCESS_KEY' },
+    }
+  }
+
+  /** Made when it is first asked for; nothing may be armed then. */
+  library(): Promise<Library> {
+    this.#library ??= Library.make(this).then((library) => this.#stack.use(library))
+    return this.#library
   }
 
   async wipeRedis(): Promise<void> {

@@ -1,8 +1,9 @@
 /** The ways to have an operation carried out: each ends as an outcome, whatever happens to whoever carries it out. */
 import { buildServer } from '@tidemark/api/server'
-import type { BackupResult, Operation, RestoreResult } from '@tidemark/contracts'
+import type { BackupResult, CopyResult, Operation, RestoreResult } from '@tidemark/contracts'
 import { isTerminal } from '@tidemark/contracts'
 import { type Problem, silentLogger } from '@tidemark/kernel'
+import type { TargetMode } from '@tidemark/operations'
 import { OperationQueue, RETRY_POLICIES, connectRedis } from '@tidemark/queue'
 import { until } from '@tidemark/testkit'
 import type { Fleet } from '../support/fleet.ts'
@@ -13,13 +14,17 @@ import { Program } from '../support/processes.ts'
 export type Engine = 'cli' | 'process' | 'fleet'
 export type Task =
   | { readonly do: 'backup' }
-  | { readonly do: 'restore'; readonly backup: string; readonly target: string }
-export type AnyOutcome = Outcome<BackupResult | RestoreResult>
+  | { readonly do: 'restore'; readonly backup: string; readonly target: string; readonly mode?: TargetMode }
+  /** Of all that `to` lacks, without a key. */
+  | { readonly do: 'copy'; readonly to: string }
+export type AnyOutcome = Outcome<BackupResult | RestoreResult | CopyResult>
 
 export interface Run extends AsyncDisposable {
   readonly outcome: Promise<AnyOutcome>
-  /** SIGKILL for whoever carries it out; resolves once he is dead. */
-  kill(): Promise<void>
+  /** Of the processes that carry it out. */
+  readonly pids: () => readonly number[]
+  /** SIGKILL for whoever carries it out. @param whenDead is run before anybody takes up what he left. */
+  kill(whenDead?: () => Promise<void>): Promise<void>
   /** SIGTERM. */
   terminate(): void
   /** What the processes said, for the evidence. */
@@ -45,15 +50,32 @@ export async function beginRun(engine: Engine, fleet: Fleet, task: Task, options
   }
 }
 
+/** Copies have none. */
+function envOf(fleet: Fleet, task: Task): Record<string, string> {
+  return task.do === 'copy' ? { ...fleet.env, BACKUP_ENCRYPTION_KEY: '' } : fleet.env
+}
+
+function wordsOf(task: Task): readonly string[] {
+  switch (task.do) {
+    case 'backup':
+      return ['backup', 'base', 'main', '--local']
+    case 'restore': {
+      const mode = task.mode === undefined || task.mode === 'new' ? [] : [`--${task.mode}`]
+      return ['restore', 'run', task.backup, '--cluster', 'main', '--target', task.target, '--local', ...mode]
+    }
+    case 'copy':
+      return ['copy', '--to', task.to, '--missing', '--cluster', 'main', '--local']
+    default:
+      return task satisfies never
+  }
+}
+
 function runCli(fleet: Fleet, task: Task): Run {
-  const verb =
-    task.do === 'backup'
-      ? ['backup', 'base', 'main', '--local']
-      : ['restore', 'run', task.backup, '--cluster', 'main', '--target', task.target, '--local']
-  const program = fleet.beginCli(['--json', ...verb])
+  const program = fleet.beginCli(['--json', ...wordsOf(task)], { env: envOf(fleet, task) })
   const outcome = program.ended.then(({ code, signal }): AnyOutcome => {
-    if (signal === 'SIGKILL') return { kind: 'killed' }
-    if (code === 0) return { kind: 'succeeded', result: JSON.parse(program.stdout) as BackupResult }
+    // SIGTERM ends a program that has not come to hear it yet.
+    if (signal !== null) return { kind: 'killed' }
+    if (code === 0) return { kind: 'succeeded', result: JSON.parse(program.stdout) as CopyResult }
     return { kind: 'failed', problem: problemIn(program.stderr, code) }
   })
   return runOf([program], outcome)
@@ -75,7 +97,7 @@ function runProcess(fleet: Fleet, task: Task, { clock = {}, twins = 1 }: RunOpti
   const script = 'tests/support/operation-process.ts'
   const programs = Array.from(
     { length: twins },
-    () => new Program(script, [JSON.stringify(order)], { env: fleet.env, cwd: fleet.folder.path }),
+    () => new Program(script, [JSON.stringify(order)], { env: envOf(fleet, task), cwd: fleet.folder.path }),
   )
   const outcomes = programs.map((program) =>
     program.ended.then(({ code, signal }): AnyOutcome => {
@@ -89,8 +111,10 @@ function runProcess(fleet: Fleet, task: Task, { clock = {}, twins = 1 }: RunOpti
 
 /** Twins: those that did it must name one backup; others may only have been refused. */
 function oneOf(outcomes: readonly AnyOutcome[]): AnyOutcome {
-  const done = outcomes.filter(({ kind }) => kind === 'succeeded')
-  const ids = new Set(done.map((outcome) => outcome.kind === 'succeeded' && outcome.result.backupId))
+  const done = outcomes.filter((outcome) => outcome.kind === 'succeeded')
+  const nameless = outcomes.find((outcome) => outcome.kind === 'failed' && outcome.problem.code === 'INTERNAL')
+  if (nameless !== undefined) return nameless
+  const ids = new Set(done.flatMap(({ result }) => ('backupId' in result ? [result.backupId] : [])))
   if (ids.size > 1) throw new Error(`one operation, several backups: ${[...ids].join(', ')}`)
   return done[0] ?? outcomes[0] ?? { kind: 'killed' }
 }
@@ -99,7 +123,11 @@ function runOf(programs: readonly Program[], outcome: Promise<AnyOutcome>): Run 
   outcome.catch(() => {})
   return {
     outcome,
-    kill: async () => void (await Promise.all(programs.map((program) => program.end('SIGKILL')))),
+    pids: () => programs.map(({ pid }) => pid),
+    kill: async (whenDead) => {
+      await Promise.all(programs.map((program) => program.end('SIGKILL')))
+      await whenDead?.()
+    },
     terminate: () => programs.forEach((program) => program.signal('SIGTERM')),
     said: () => programs.map(({ stderr, stdout }) => `${stderr}${stdout}`).join('\n--\n'),
     [Symbol.asyncDispose]: async () => {
@@ -115,7 +143,10 @@ async function runFleet(fleet: Fleet, task: Task): Promise<Run> {
   const connection = stack.use(connectRedis(config.redis, 'producer'))
   const quick = { ...RETRY_POLICIES.backup, backoffMs: 200, attempts: 3 }
   const queue = stack.use(
-    new OperationQueue({ connection, retryPolicies: { ...RETRY_POLICIES, backup: quick, verify: quick } }),
+    new OperationQueue({
+      connection,
+      retryPolicies: { ...RETRY_POLICIES, backup: quick, verify: quick, maintenance: quick },
+    }),
   )
   const app = await buildServer({ config, queue, checkReady: () => connection.checkReady(), logger: silentLogger })
   stack.defer(() => app.close())
@@ -123,7 +154,7 @@ async function runFleet(fleet: Fleet, task: Task): Promise<Run> {
   const programs: Program[] = []
   stack.defer(async () => void (await Promise.all(programs.map((program) => program[Symbol.asyncDispose]()))))
   const startWorker = async (): Promise<void> => {
-    const worker = new Program('tests/support/quick-worker.ts', [], { env: fleet.env, cwd: fleet.folder.path })
+    const worker = new Program('tests/support/quick-worker.ts', [], { env: envOf(fleet, task), cwd: fleet.folder.path })
     programs.push(worker)
     await worker.readyLine()
   }
@@ -137,8 +168,10 @@ async function runFleet(fleet: Fleet, task: Task): Promise<Run> {
   const kept = stack.move()
   return {
     outcome,
-    kill: async () => {
+    pids: () => programs.slice(-1).map(({ pid }) => pid),
+    kill: async (whenDead) => {
       await programs.at(-1)?.end('SIGKILL')
+      await whenDead?.()
       await startWorker()
     },
     terminate: () => programs.at(-1)?.signal('SIGTERM'),
@@ -148,9 +181,21 @@ async function runFleet(fleet: Fleet, task: Task): Promise<Run> {
 }
 
 function ask(fleet: Fleet, task: Task): Promise<string> {
-  return task.do === 'backup'
-    ? fleet.post('/v1/clusters/main/backups', { verifyAfter: false })
-    : fleet.post('/v1/restores', { cluster: 'main', backupId: task.backup, targetDirectory: task.target })
+  switch (task.do) {
+    case 'backup':
+      return fleet.post('/v1/clusters/main/backups', { verifyAfter: false })
+    case 'restore': {
+      const { backup, target, mode = 'new' } = task
+      return fleet.post('/v1/restores', { cluster: 'main', backupId: backup, targetDirectory: target, mode })
+    }
+    case 'copy':
+      return fleet.post('/v1/maintenance', {
+        cluster: 'main',
+        task: { verb: 'copy', to: task.to, backupId: 'missing' },
+      })
+    default:
+      return task satisfies never
+  }
 }
 
 /** An operation that Redis has forgotten is one that can say nothing: 'killed'. */
@@ -163,8 +208,8 @@ async function follow(fleet: Fleet, id: string, signal: AbortSignal): Promise<An
       if (!response.ok) return undefined
       const operation = (await response.json()) as Operation
       if (!isTerminal(operation.state)) return undefined
-      if (operation.state === 'succeeded' && isAsked(operation) && operation.result !== undefined)
-        return { kind: 'succeeded', result: operation.result }
+      const result = resultOf(operation)
+      if (operation.state === 'succeeded' && result !== undefined) return { kind: 'succeeded', result }
       // What its worker left when it died is there still.
       if (operation.error?.code === 'WORKER_LOST') return { kind: 'killed' }
       return { kind: 'failed', problem: operation.error ?? problemIn('', null) }
@@ -173,6 +218,7 @@ async function follow(fleet: Fleet, id: string, signal: AbortSignal): Promise<An
   )
 }
 
-function isAsked(operation: Operation): operation is Extract<Operation, { kind: 'backup' | 'restore' }> {
-  return operation.kind === 'backup' || operation.kind === 'restore'
+function resultOf(operation: Operation): BackupResult | RestoreResult | CopyResult | undefined {
+  if (operation.kind === 'backup' || operation.kind === 'restore') return operation.result
+  return operation.kind === 'maintenance' && operation.result?.verb === 'copy' ? operation.result : undefined
 }

@@ -3,19 +3,21 @@
  *
  * A fault happens at a byte, a request or a file, never at a time: the same round seed gives the same fault.
  */
-import { appendFile, mkdir, rm, stat } from 'node:fs/promises'
-import { type Random, type S3Rule, runTool, unprivilegedUser, until } from '@tidemark/testkit'
+import { appendFile, mkdir, rm } from 'node:fs/promises'
+import { type Random, type S3Rule, runTool, unprivilegedUser } from '@tidemark/testkit'
 import type { ChaosBench } from './bench.ts'
-import type { Engine, Run, RunOptions, Task } from './engines.ts'
+import type { Engine, Run, RunOptions } from './engines.ts'
+import { COPY, WAL, placeOf, somewhere } from './strike.ts'
 
 const MiB = 1_048_576
-/** Of the source, as BASE_BACKUP sends it: places beyond that are never reached, and the operation goes through. */
-const COPY_BYTES = 36 * MiB
-const COPY = 'BASE_BACKUP'
-const WAL = 'START_REPLICATION'
 
-export type Operation = Task['do']
-/** `both`: a file repository that is required, and one in S3 that may not be. */
+/** `resume`: restores that are broken off, in a new directory or over an older restore, and one that goes on. */
+export const OPERATIONS = ['backup', 'restore', 'copy', 'resume'] as const
+export type Operation = (typeof OPERATIONS)[number]
+/**
+ * `both`: a file repository that is required, and one in S3 that may not be.
+ * Of a copy, from and to: `file` between two folders, `s3` from S3 into a folder, `both` from a folder to S3.
+ */
 export type Storage = 'file' | 's3' | 'both'
 
 /** What a fault may use to do its work. */
@@ -25,7 +27,7 @@ export interface FaultSite {
   readonly engine: Engine
   readonly operation: Operation
   readonly storage: Storage
-  /** Of the file repository, on a disk of its own where the fault asked for one. */
+  /** Of the file repository that is written to, on a disk of its own where the fault asked for one. */
   readonly repositoryFolder: string
   readonly target: string
   /** The operation, once it has begun. */
@@ -43,6 +45,8 @@ export interface FaultKind {
   readonly engines: readonly Engine[]
   readonly operations: readonly Operation[]
   readonly storage: readonly Storage[]
+  /** Where it is another for copies. */
+  readonly storageOfCopies?: readonly Storage[]
   /** Needs root, for a file system of its own. */
   readonly disk?: 'repository' | 'target'
   /** Of processes that were killed, or scratch objects that could not be deleted. */
@@ -55,17 +59,17 @@ export interface FaultKind {
 const EVERY: readonly Engine[] = ['cli', 'process', 'fleet']
 /** Those that give up within seconds. */
 const PATIENT_NO_LONGER: readonly Engine[] = ['process', 'fleet']
-const BOTH = ['backup', 'restore'] as const
+const WRITES_TARGET = ['restore', 'resume'] as const
 const ANY: readonly Storage[] = ['file', 's3', 'both']
 
 export const FAULTS: readonly FaultKind[] = [
-  { name: 'none', weight: 3, engines: EVERY, operations: BOTH, storage: ANY, arm: () => {} },
+  { name: 'none', weight: 3, engines: EVERY, operations: OPERATIONS, storage: ANY, arm: () => {} },
   {
     name: 'kill -9',
     leavesDebris: true,
     weight: 10,
     engines: EVERY,
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ANY,
     arm: (site) => somewhere(site, async () => await (await site.run).kill()),
   },
@@ -73,7 +77,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'SIGTERM',
     weight: 3,
     engines: ['cli'],
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ANY,
     arm: (site) => somewhere(site, async () => (await site.run).terminate()),
   },
@@ -156,7 +160,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'S3 errors that pass',
     weight: 6,
     engines: EVERY,
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ['s3', 'both'],
     arm: ({ bench, chance, note }) => {
       const rules = Array.from({ length: chance.integer(1, 4) }, () => passing(chance))
@@ -169,7 +173,7 @@ export const FAULTS: readonly FaultKind[] = [
     leavesDebris: true,
     weight: 5,
     engines: PATIENT_NO_LONGER,
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ['s3', 'both'],
     arm: ({ bench, chance, note }) => {
       const fault = chance.pick<S3Rule['fault']>([
@@ -189,8 +193,9 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'S3 lies about conditions',
     weight: 3,
     engines: EVERY,
-    operations: ['backup'],
+    operations: ['backup', 'copy'],
     storage: ['s3', 'both'],
+    storageOfCopies: ['both'],
     arm: ({ bench, chance, note }) => {
       const fault = chance.pick<S3Rule['fault']>([{ kind: 'overwrite' }, { kind: 'lie-stored' }])
       note(fault.kind)
@@ -201,25 +206,28 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'S3 flips a bit',
     weight: 2,
     engines: EVERY,
-    operations: ['restore'],
+    operations: ['restore', 'copy', 'resume'],
     storage: ['s3'],
-    arm: ({ bench, chance, note }) => {
+    arm: ({ bench, chance, note, operation }) => {
       const byte = chance.integer(0, 1_000_000)
       const skip = chance.integer(0, 12)
       note(`byte ${byte} of read ${skip}`)
-      bench.store.add({ fault: { kind: 'flip', byte }, method: 'GET', path: /\/(base|wal)\//, skip })
+      // Without a key, nothing says what bytes a WAL object has: a copy takes them as the store gives them.
+      const path = operation === 'copy' ? /\/base\// : /\/(base|wal)\//
+      bench.store.add({ fault: { kind: 'flip', byte }, method: 'GET', path, skip })
     },
   },
   {
     name: 'disk full in the repository',
     weight: 4,
     engines: EVERY,
-    operations: ['backup'],
+    operations: ['backup', 'copy'],
     storage: ['file', 'both'],
+    storageOfCopies: ['file', 's3'],
     disk: 'repository',
-    arm: async ({ chance, note, repositoryFolder, undo }) => {
-      // It holds about 12 MiB of packs, the file list and sealed WAL in the end.
-      const free = chance.integer(1, 14) * MiB
+    arm: async ({ chance, note, operation, repositoryFolder, undo }) => {
+      // A backup is about 12 MiB of packs, a file list and sealed WAL; a copy is of two backups.
+      const free = chance.integer(1, operation === 'copy' ? 26 : 14) * MiB
       const hog = `${repositoryFolder}/hog`
       await fillExcept(repositoryFolder, hog, free)
       undo.defer(() => rm(hog, { force: true }))
@@ -230,7 +238,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'disk full in the target',
     weight: 4,
     engines: EVERY,
-    operations: ['restore'],
+    operations: WRITES_TARGET,
     storage: ['s3'],
     disk: 'target',
     arm: (site) => {
@@ -252,7 +260,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'wrong clock',
     weight: 3,
     engines: ['process'],
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ANY,
     options: (chance) => ({
       clock: {
@@ -266,7 +274,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'twins',
     weight: 3,
     engines: ['process'],
-    operations: ['backup'],
+    operations: ['backup', 'copy', 'resume'],
     storage: ANY,
     options: (chance) => ({ twins: chance.integer(2, 3) }),
     arm: () => {},
@@ -275,7 +283,7 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'Redis killed',
     weight: 3,
     engines: ['fleet'],
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ['s3', 'both'],
     arm: (site) =>
       somewhere(site, async () => {
@@ -287,47 +295,11 @@ export const FAULTS: readonly FaultKind[] = [
     name: 'Redis wiped',
     weight: 3,
     engines: ['fleet'],
-    operations: BOTH,
+    operations: OPERATIONS,
     storage: ['s3', 'both'],
     arm: (site) => somewhere(site, () => site.bench.wipeRedis()),
   },
 ]
-
-/** Where in the answers of a connection: mostly in the middle, sometimes in its first words. */
-function placeOf(chance: Random, said: string | undefined): number {
-  if (chance.next() < 0.15) return chance.integer(0, 5000)
-  return chance.integer(0, said === WAL ? 16 * MiB : COPY_BYTES)
-}
-
-/** Runs `action` at a random point of the operation's progress: bytes from the server, a request to the store, or a file in the target. */
-async function somewhere(
-  { bench, chance, operation, storage, target, note, undo }: FaultSite,
-  action: () => unknown,
-): Promise<void> {
-  if (operation === 'backup' && storage !== 'file' && chance.next() < 0.4) {
-    // The commit is a small part of the bytes, and the one where order matters most.
-    const object = chance.pick(['begin/', 'pack-', 'pack-', 'files-', 'packs.json', 'records/', 'wal/'])
-    const skip = object === 'pack-' ? chance.integer(0, 8) : 0
-    note(`at put ${skip} of ${object}`)
-    bench.store.add({ fault: { kind: 'act', action }, method: 'PUT', path: new RegExp(`/${object}`), skip })
-  } else if (operation === 'restore' ? storage === 's3' : storage !== 'file' && chance.next() < 0.4) {
-    // With both, a restore asks the file repository first.
-    const skip = operation === 'restore' ? chance.integer(0, 30) : chance.integer(0, 60)
-    note(`at request ${skip}`)
-    bench.store.add({ fault: { kind: 'act', action }, skip })
-  } else if (operation === 'backup') {
-    const bytes = chance.next() < 0.15 ? chance.integer(0, 6000) : chance.integer(0, COPY_BYTES + 20 * MiB)
-    note(`after ${bytes} bytes from the server`)
-    void bench.server.at({ direction: 'down', bytes }, action).catch(() => {})
-  } else {
-    const file = chance.pick(['tidemark_restore.json', 'base', 'global', 'pg_wal', 'tidemark_wal', 'recovery.signal'])
-    note(`once ${file} is there`)
-    const over = new AbortController()
-    undo.defer(() => over.abort())
-    const seen = until(async () => over.signal.aborted || (await stat(`${target}/${file}`)), { everyMs: 1, what: file })
-    void seen.then(() => (over.signal.aborted ? undefined : action())).catch(() => {})
-  }
-}
 
 function passing(chance: Random): S3Rule {
   const fault = chance.pick<S3Rule['fault']>([

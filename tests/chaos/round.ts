@@ -1,35 +1,24 @@
-/**
- * One round: an operation under a fault, then the promises that hold after any fault, then a clean backup or restore, compared with the source.
- *
- * Everything random comes from the round's seed.
- */
+/** One round: an operation under a fault, then the promises that hold after any fault. What each operation promises is in `play-*.ts`. */
 import { cp, mkdir, writeFile } from 'node:fs/promises'
-import { type Problem, parseLsn } from '@tidemark/kernel'
-import { type Random, type TestPostgres, random } from '@tidemark/testkit'
-import type { BackupResult, RestoreResult } from '@tidemark/contracts'
-import { type Scene, Violation, afterBackup, afterRestore, equalTo, tolerateDebris } from '../support/aftermath.ts'
+import type { Problem } from '@tidemark/kernel'
+import { type Random } from '@tidemark/testkit'
+import { type Scene, Violation, demand } from '../support/aftermath.ts'
 import { Fleet, type RepositoryChoice, awsEnvironment, untilLetGo } from '../support/fleet.ts'
-import { type Outcome, backupHere, initHere, listHere, outcomeOf, restoreHere } from '../support/operate.ts'
-import { fingerprint } from '../support/sample-cluster.ts'
+import { initHere } from '../support/operate.ts'
 import type { ChaosBench } from './bench.ts'
-import { type AnyOutcome, type Engine, type Run, beginRun } from './engines.ts'
-import { FAULTS, type FaultKind, type Operation, type Storage, mountSmallDisk } from './faults.ts'
-import { TickLoad, wrongTicks } from './load.ts'
+import { type AnyOutcome, type Engine, type Run, type Task, beginRun } from './engines.ts'
+import { type Operation, mountSmallDisk } from './faults.ts'
+import type { Landing, LandingProbe } from './landing.ts'
+import type { Place } from './library.ts'
+import { type Choice, type RoundPlan, againAs, planRound } from './plan.ts'
+import { playBackup } from './play-backup.ts'
+import { COPY_TARGET, playCopy } from './play-copy.ts'
+import { playRestore } from './play-restore.ts'
+import { playResume } from './play-resume.ts'
 
 const MiB = 1_048_576
-const SHARE_UNDER_LOAD = 0.25
-/** As `fingerprint` names it. */
-const TICKS = 'public.ticks'
-
-export interface RoundPlan {
-  readonly seed: number
-  readonly engine: Engine
-  readonly operation: Operation
-  readonly fault: FaultKind
-  readonly storage: Storage
-  /** Rows are written during the backup. */
-  readonly load: boolean
-}
+const KILL = 'kill -9'
+const TERMINATE = 'SIGTERM'
 
 export interface RoundReport {
   readonly seed: number
@@ -39,49 +28,36 @@ export interface RoundReport {
   readonly storage: string
   readonly load: boolean
   readonly notes: readonly string[]
-  readonly outcome: AnyOutcome['kind'] | 'none'
-  /** Of the failure. */
+  /** Of each time that the operation ran under the fault. */
+  readonly outcomes: readonly AnyOutcome['kind'][]
+  /** Of the last failure. */
   readonly code?: string
+  /** Of each kill; one that found nobody to kill came after. */
+  readonly landings: readonly Landing[]
   readonly verified: number
   readonly restored: number
+  /** Objects of dead attempts that sweeps took away. */
+  readonly swept: number
   readonly ms: number
   readonly violation?: string
   readonly evidence?: string
+  /** How to play it again. */
+  readonly again: string
 }
 
-/** For proof that a campaign can fail: what is done to the repository between the fault and the checks. */
+/** For proof that a campaign can fail: what is done to what the operation wrote, between the fault and the checks. */
 export type Sabotage = (scene: Scene) => Promise<void>
 
-export interface RoundOptions {
-  /** Only faults of this name. */
-  readonly fault?: string | undefined
+export interface RoundOptions extends Choice {
   readonly sabotage?: Sabotage | undefined
   /** Where the folder of a round that failed is kept. */
   readonly evidenceFolder: string
 }
 
-export function planRound(
-  seed: number,
-  options: Pick<RoundOptions, 'fault'> = {},
-): { plan: RoundPlan; chance: Random } {
-  const chance = random(seed)
-  const isRoot = process.getuid?.() === 0
-  const possible = FAULTS.filter(({ disk, name }) => (isRoot || disk === undefined) && name === (options.fault ?? name))
-  const fault = chance.pick(possible.flatMap((kind) => Array.from({ length: kind.weight }, () => kind)))
-  const operation = chance.pick(fault.operations)
-  const plan: RoundPlan = {
-    seed,
-    fault,
-    operation,
-    engine: chance.pick(fault.engines),
-    storage: chance.pick(fault.storage),
-    load: operation === 'backup' && chance.next() < SHARE_UNDER_LOAD,
-  }
-  return { plan, chance }
-}
-
 export async function runRound(bench: ChaosBench, seed: number, options: RoundOptions): Promise<RoundReport> {
   const { plan, chance } = planRound(seed, options)
+  // What is made once for many rounds is no part of this one.
+  if (plan.operation !== 'backup') await bench.library()
   const startedMs = performance.now()
   const round = new Round(bench, plan, chance)
   let violation: string | undefined
@@ -96,7 +72,7 @@ export async function runRound(bench: ChaosBench, seed: number, options: RoundOp
   } finally {
     await round[Symbol.asyncDispose]()
   }
-  const { outcome } = round
+  const failed = round.outcomes.findLast((outcome) => outcome.kind === 'failed')
   return {
     seed,
     engine: plan.engine,
@@ -105,13 +81,16 @@ export async function runRound(bench: ChaosBench, seed: number, options: RoundOp
     storage: plan.storage,
     load: plan.load,
     notes: round.notes,
-    outcome: outcome?.kind ?? 'none',
-    ...(outcome?.kind === 'failed' ? { code: codeOf(outcome.problem) } : {}),
+    outcomes: round.outcomes.map(({ kind }) => kind),
+    ...(failed === undefined ? {} : { code: codeOf(failed.problem) }),
+    landings: round.landings,
     verified: round.verified,
     restored: round.restored,
+    swept: round.swept,
     ms: Math.round(performance.now() - startedMs),
     ...(violation === undefined ? {} : { violation }),
     ...(evidence === undefined ? {} : { evidence }),
+    again: againAs(seed, options),
   }
 }
 
@@ -121,175 +100,156 @@ function codeOf({ code, facts }: Problem): string {
   return typeof causeCode === 'string' ? causeCode : code
 }
 
-class Round implements AsyncDisposable {
+/** What the rounds of all operations have in common. */
+export class Round implements AsyncDisposable {
+  readonly bench: ChaosBench
+  readonly plan: RoundPlan
+  readonly chance: Random
+  /** Ends with the round. */
+  readonly stack = new AsyncDisposableStack()
   readonly notes: string[] = []
-  outcome: AnyOutcome | undefined
+  readonly outcomes: AnyOutcome[] = []
+  readonly landings: Landing[] = []
   verified = 0
   restored = 0
-  readonly #bench: ChaosBench
-  readonly #plan: RoundPlan
-  readonly #chance: Random
-  readonly #stack = new AsyncDisposableStack()
+  swept = 0
   #scene: Scene | undefined
-  #before: Record<string, string> = {}
-  #load: TickLoad | undefined
   #said = ''
 
   constructor(bench: ChaosBench, plan: RoundPlan, chance: Random) {
-    this.#bench = bench
-    this.#plan = plan
-    this.#chance = chance
+    this.bench = bench
+    this.plan = plan
+    this.chance = chance
   }
 
   async play(sabotage: Sabotage | undefined): Promise<void> {
-    const { operation } = this.#plan
-    await this.#bench.heal()
+    await this.bench.heal()
     const scene = await this.#setUp()
-    if (operation === 'backup') await this.#faultyBackup(scene, sabotage)
-    else await this.#faultyRestore(scene, sabotage)
+    const { operation } = this.plan
+    switch (operation) {
+      case 'backup':
+        return await playBackup(this, scene, sabotage)
+      case 'restore':
+        return await playRestore(this, scene, sabotage)
+      case 'copy':
+        return await playCopy(this, scene, sabotage)
+      case 'resume':
+        return await playResume(this, scene, sabotage)
+      default:
+        return operation satisfies never
+    }
+  }
+
+  /** Where a copy comes from. */
+  copySource(): Place {
+    return this.plan.storage === 's3' ? 'offsite' : 'local'
+  }
+
+  /** Where it goes. */
+  copyTarget(): RepositoryChoice {
+    const { storage, seed } = this.plan
+    if (storage === 'both') return this.bench.bucketAt(`round-${seed}`)
+    return { url: `file://${this.#scene?.fleet.folder.join(COPY_TARGET) ?? ''}`, shared: true }
+  }
+
+  /** An empty directory for a restore, on a small disk where the fault fills it. */
+  async newTarget({ fleet }: Scene): Promise<string> {
+    const target = await fleet.newTarget('target')
+    if (this.plan.fault.disk === 'target') await mountSmallDisk(target, 160 * MiB, this.stack)
+    return target
   }
 
   async #setUp(): Promise<Scene> {
-    const { server, store, bucket, source, redis } = this.#bench
-    const { storage, seed, fault } = this.#plan
-    const { endpoint, region } = store
-    const local: RepositoryChoice = { folder: 'local' }
-    const offsite: RepositoryChoice = {
-      url: `s3://${bucket}/round-${seed}`,
-      endpoint,
-      region,
-      accessKeyId: { env: 'AWS_ACCESS_KEY_ID' },
-      secretAccessKey: { env: 'AWS_SECRET_ACCESS_KEY' },
-      required: storage === 's3' || this.#chance.next() < 0.5,
-    }
-    const repositories = { ...(storage === 's3' ? {} : { local }), ...(storage === 'file' ? {} : { offsite }) }
-    const fleet = this.#stack.use(
+    const { operation, storage, seed, fault } = this.plan
+    const { server, store, source, redis } = this.bench
+    const library = operation === 'backup' ? undefined : await this.bench.library()
+    const fleet = this.stack.use(
       await Fleet.create({
         clusters: { main: { host: server.host, port: server.port, user: source.user, password: source.password } },
-        repositories,
-        packBytes: '1MiB',
-        env: awsEnvironment(store),
+        repositories: {},
+        env: { ...awsEnvironment(store), ...library?.env },
       }),
     )
-    // A prefix of its own: no job of an earlier round is seen.
-    await fleet.configure({
-      redis: { url: redis.url, prefix: `{round-${seed}}` },
-      backup: { packBytes: '1MiB', threads: this.#chance.integer(1, 2) },
-    })
-    if (fault.disk === 'repository') await mountSmallDisk(fleet.folder.join('local'), 96 * MiB, this.#stack)
-    await initHere(fleet.config)
-    await this.#countTicks()
-    const scene = { fleet, source, folders: storage === 's3' ? [] : ['local'], debris: new Set<string>() }
+    const folder = operation === 'copy' ? COPY_TARGET : 'local'
+    const writesFolder = operation === 'copy' ? storage !== 'both' : operation === 'backup' && storage !== 's3'
+    const scene = { fleet, source, folders: writesFolder ? [folder] : [], debris: new Set<string>() }
     this.#scene = scene
+    const local = library?.choices.local ?? { url: `file://${fleet.folder.join('local')}`, shared: true }
+    const offsite = library?.choices.offsite ?? {
+      ...this.bench.bucketAt(`round-${seed}`),
+      required: storage === 's3' || this.chance.next() < 0.5,
+    }
+    const repositories =
+      operation === 'copy'
+        ? { [COPY_TARGET]: this.copyTarget(), ...(storage === 's3' ? { offsite } : { local }) }
+        : { ...(storage === 's3' ? {} : { local }), ...(storage === 'file' ? {} : { offsite }) }
+    await fleet.configure({
+      repositories,
+      // A prefix of its own: no job of an earlier round is seen.
+      redis: { url: redis.url, prefix: `{round-${seed}}` },
+      backup: { packBytes: '1MiB', threads: this.chance.integer(1, 2) },
+    })
+    if (fault.disk === 'repository') await mountSmallDisk(fleet.folder.join(folder), 96 * MiB, this.stack)
+    // Of a copy, the new repository joins the set that it will be copied from.
+    if (operation === 'backup' || operation === 'copy') await initHere(fleet.config)
     return scene
   }
 
-  async #countTicks(): Promise<void> {
-    this.#before = await fingerprint(this.#bench.source)
-    if (!this.#plan.load) return
-    delete this.#before[TICKS]
-  }
-
-  async #faultyBackup(scene: Scene, sabotage: Sabotage | undefined): Promise<void> {
-    if (this.#plan.load) this.#load = this.#stack.use(await TickLoad.begin(this.#bench.source))
-    const outcome = (await this.#underFault(scene, { do: 'backup' })) as Outcome<BackupResult>
-    await this.#load?.end()
-    if (this.#plan.fault.leavesDebris === true) await tolerateDebris(scene)
-    await sabotage?.(scene)
-    const listing = await afterBackup(scene, outcome)
-    const known = new Set(listing.flatMap(({ backups }) => backups.map(({ backupId }) => backupId)))
-    this.verified += known.size
-    for (const backupId of known) {
-      const holders = listing.filter(({ backups }) => backups.some((backup) => backup.backupId === backupId))
-      await this.#restoreAndCompare(scene, backupId, this.#chance.pick(holders).repository)
-    }
-    if (outcome.kind === 'succeeded' && this.#chance.next() < 0.5) return
-    // Whatever happened, the next one works.
-    const clean = await outcomeOf(backupHere(scene.fleet.config))
-    if (clean.kind !== 'succeeded') throw new Violation(`a clean backup after the fault: ${JSON.stringify(clean)}`)
-    await afterBackup(scene, clean, known)
-    this.verified += 1
-    await this.#restoreAndCompare(scene, clean.result.backupId)
-  }
-
-  async #faultyRestore(scene: Scene, sabotage: Sabotage | undefined): Promise<void> {
-    const { backupId } = await backupHere(scene.fleet.config)
-    await afterBackup(scene, { kind: 'killed' })
-    this.verified += 1
-    const target = await scene.fleet.newTarget('target')
-    if (this.#plan.fault.disk === 'target') await mountSmallDisk(target, 160 * MiB, this.#stack)
-    const task = { do: 'restore', backup: backupId, target } as const
-    const outcome = (await this.#underFault(scene, task)) as Outcome<RestoreResult>
-    await sabotage?.(scene)
-    await afterRestore(outcome, target, this.#compare(backupId))
-    if (outcome.kind === 'succeeded') this.restored += 1
-    else await this.#restoreAndCompare(scene, backupId)
-  }
-
-  async #underFault(scene: Scene, task: Parameters<typeof beginRun>[2]): Promise<AnyOutcome> {
-    const { engine, fault, operation, storage } = this.#plan
+  /** Has the task carried out while the fault is armed; everything is healed when it resolves. */
+  async underFault(scene: Scene, task: Task, probe: LandingProbe): Promise<AnyOutcome> {
+    const { bench, chance } = this
+    const { engine, fault, operation, storage } = this.plan
     const begun = Promise.withResolvers<Run>()
     begun.promise.catch(() => {})
+    const landing = await probe()
+    let struck = false
     await using undo = new AsyncDisposableStack()
     await fault.arm({
-      bench: this.#bench,
-      chance: this.#chance,
+      bench,
+      chance,
       engine,
       operation,
       storage,
-      repositoryFolder: scene.fleet.folder.join('local'),
+      repositoryFolder: scene.fleet.folder.join(scene.folders[0] ?? ''),
       target: task.do === 'restore' ? task.target : '',
       run: begun.promise,
       note: (text) => void this.notes.push(text),
       undo,
     })
-    const options = fault.options?.(this.#chance) ?? {}
+    const options = fault.options?.(chance) ?? {}
     if (fault.options !== undefined) this.notes.push(JSON.stringify(options))
-    const run = await beginRun(engine, scene.fleet, task, options).catch((error: unknown) => {
+    const begin = beginRun(engine, scene.fleet, task, options).catch((error: unknown) => {
       begun.reject(error)
       throw error
     })
-    await using _run = run
-    begun.resolve(run)
-    try {
-      this.outcome = await run.outcome
-    } finally {
-      this.#said = run.said()
+    let outcome: AnyOutcome
+    {
+      await using run = await begin
+      const kill = async (): Promise<void> => {
+        struck = true
+        await run.kill(async () => void this.landings.push(await landing()))
+      }
+      begun.resolve({ ...run, kill })
+      try {
+        outcome = await run.outcome
+      } finally {
+        this.#said += `${run.said()}\n----\n`
+      }
     }
-    await this.#bench.heal()
-    return this.outcome
-  }
-
-  /** @param repository read from there alone. */
-  async #restoreAndCompare(scene: Scene, backupId: string, repository?: string): Promise<void> {
-    const target = await scene.fleet.newTarget(`restored-${backupId}`)
-    const from = repository === undefined ? {} : { repository }
-    const outcome = await outcomeOf(restoreHere(scene.fleet.config, backupId, target, from))
-    if (outcome.kind !== 'succeeded')
-      throw new Violation(`restore of the listed ${backupId}: ${JSON.stringify(outcome)}`)
-    await afterRestore(outcome, target, this.#compare(backupId))
-    this.restored += 1
-  }
-
-  #compare(backupId: string): (copy: TestPostgres) => Promise<void> {
-    return async (copy) => {
-      const load = this.#load
-      await equalTo(this.#before, load === undefined ? [] : [TICKS])(copy)
-      if (load === undefined || this.#scene === undefined) return
-      const listing = await listHere(this.#scene.fleet.config)
-      const found = listing.flatMap(({ backups }) => backups).find((backup) => backup.backupId === backupId)
-      if (found === undefined || !('record' in found)) throw new Violation(`${backupId} is not listed any more`)
-      const wrong = await wrongTicks(copy, load, parseLsn(found.record.stopLsn))
-      if (wrong !== undefined) throw new Violation(`rows written under load: ${JSON.stringify(wrong)}`)
-    }
+    if (fault.name === TERMINATE && outcome.kind === 'killed')
+      demand((await landing()) === 'before', 'a program that had begun died of SIGTERM without a word', task)
+    if (fault.name === KILL && !struck) this.landings.push('after')
+    this.outcomes.push(outcome)
+    await bench.heal()
+    return outcome
   }
 
   /** The round's folder with configuration, repository and targets, and what everybody said. */
   async keepEvidence(folder: string, error: unknown): Promise<string> {
-    const place = `${folder}/round-${this.#plan.seed}`
+    const place = `${folder}/round-${this.plan.seed}`
     await mkdir(place, { recursive: true })
-    const { plan, notes, outcome } = { plan: this.#plan, notes: this.notes, outcome: this.outcome }
-    const requests = this.#bench.store.seen.slice(-400).map(({ method, path, fault }) => [method, path, fault])
+    const { plan, notes, outcomes, landings, bench } = this
+    const requests = bench.store.seen.slice(-400).map(({ method, path, fault }) => [method, path, fault])
     await writeFile(
       `${place}/round.json`,
       JSON.stringify(
@@ -297,7 +257,8 @@ class Round implements AsyncDisposable {
           ...plan,
           fault: plan.fault.name,
           notes,
-          outcome,
+          outcomes,
+          landings,
           error: String((error as Error).stack),
           key: this.#scene?.fleet.env['BACKUP_ENCRYPTION_KEY'],
           requests,
@@ -307,15 +268,15 @@ class Round implements AsyncDisposable {
       ),
     )
     await writeFile(`${place}/said.txt`, this.#said)
-    await writeFile(`${place}/postgres.log`, this.#bench.source.log().slice(-100_000))
+    await writeFile(`${place}/postgres.log`, bench.source.log().slice(-100_000))
     const from = this.#scene?.fleet.folder.path
     if (from !== undefined) await cp(from, `${place}/files`, { recursive: true, errorOnExist: false }).catch(() => {})
     return place
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#bench.heal()
-    await this.#stack.disposeAsync()
-    await untilLetGo(this.#bench.source)
+    await this.bench.heal()
+    await this.stack.disposeAsync()
+    if (this.plan.operation === 'backup') await untilLetGo(this.bench.source)
   }
 }

@@ -9,7 +9,7 @@ import { fingerprint } from './sample-cluster.ts'
 /** A promise that did not hold. */
 export class Violation extends Error {}
 
-function demand(holds: boolean, what: string, evidence: unknown): void {
+export function demand(holds: boolean, what: string, evidence: unknown): void {
   if (!holds) throw new Violation(`${what}: ${JSON.stringify(evidence, undefined, 1)}`)
 }
 
@@ -51,9 +51,14 @@ export async function afterBackup(
   }
   tellsTheTruth(outcome, listing)
   if (outcome.kind === 'killed') await tolerateDebris(scene)
+  await demandNoDebris(scene, listing)
+  return listing
+}
+
+/** No temporary file or scratch object, but those that are tolerated. */
+export async function demandNoDebris(scene: Scene, listing: readonly ListedHere[]): Promise<void> {
   const left = (await debrisOf(scene, listing)).filter((place) => !scene.debris.has(place))
   demand(left.length === 0, 'temporary files or objects are left', left)
-  return listing
 }
 
 function tellsTheTruth(outcome: Outcome<BackupResult>, listing: readonly ListedHere[]): void {
@@ -69,7 +74,7 @@ function tellsTheTruth(outcome: Outcome<BackupResult>, listing: readonly ListedH
   }
 }
 
-function namesItsCause({ problem }: { readonly problem: { readonly code: string } }): void {
+export function namesItsCause({ problem }: { readonly problem: { readonly code: string } }): void {
   demand(problem.code !== 'INTERNAL' && problem.code !== '', 'a failure that names no cause', problem)
 }
 
@@ -87,16 +92,19 @@ async function debrisOf({ fleet, folders }: Scene, listing: readonly ListedHere[
  * After a restore was tried: it is whole and equal, or it left nothing, or (killed) a directory that says so and that no server starts in.
  *
  * @param compare how a started copy is held against the source.
+ * @param look at a restored directory before a server is started in it; false: none has to be.
  */
 export async function afterRestore(
   outcome: Outcome<RestoreResult>,
   target: string,
   compare: (copy: TestPostgres) => Promise<void>,
+  look: (target: string) => Promise<boolean> = async () => true,
 ): Promise<void> {
   const found = await readdir(target).catch((): string[] => [])
   switch (outcome.kind) {
     case 'succeeded': {
       demand(outcome.result.targetDirectory === target, 'another target was reported', outcome)
+      if (!(await look(target))) return
       await using copy = await adoptPostgres({ dataDirectory: target })
       await untilPromoted(copy)
       await compare(copy)

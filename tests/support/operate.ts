@@ -4,7 +4,9 @@ import type { Config } from '@tidemark/config'
 import {
   type BackupOptions,
   type BackupResult,
+  type CopyResult,
   type RestoreResult,
+  type SweepResult,
   type VerifyResult,
   backupOptionsSchema,
   newOperationId,
@@ -13,11 +15,14 @@ import { type Clock, type Problem, type ReportProgress, problemOf, silentLogger,
 import {
   type ConfiguredDeps,
   type Patience,
+  type TargetMode,
   backupCluster,
+  copyConfigured,
   openConfiguredSet,
   openConfiguredStore,
   keysOf,
   restoreConfigured,
+  sweepConfigured,
   verifyConfigured,
 } from '@tidemark/operations'
 import { type ListedBackup, initRepositorySet, listBackups } from '@tidemark/repository'
@@ -77,13 +82,42 @@ export function restoreHere(
   config: Config,
   backup: string,
   targetDirectory: string,
-  options: OperateOptions & { readonly repository?: string } = {},
+  options: OperateOptions & { readonly repository?: string; readonly mode?: TargetMode } = {},
 ): Promise<RestoreResult> {
-  const { repository } = options
+  const { repository, mode = 'new' } = options
   return restoreConfigured(
-    { backup, cluster: 'main', repository, targetDirectory, profile: 'clone', owner: undefined, allowDamaged: false },
+    {
+      backup,
+      cluster: 'main',
+      repository,
+      targetDirectory,
+      profile: 'clone',
+      owner: undefined,
+      allowDamaged: false,
+      mode,
+    },
     depsOf(config, options),
   )
+}
+
+/** Every backup that `to` lacks. */
+export function copyHere(config: Config, to: string, options: OperateOptions = {}): Promise<CopyResult> {
+  return copyConfigured({ from: undefined, to, backup: 'missing', cluster: 'main' }, depsOf(config, options))
+}
+
+export function sweepHere(config: Config, repository: string): Promise<SweepResult> {
+  return sweepConfigured({ repositories: [repository], cluster: undefined, dryRun: false }, depsOf(config, {}))
+}
+
+/** Names with sizes, in one repository. */
+export async function objectsHere(config: Config, repository: string, prefix: string): Promise<Map<string, number>> {
+  const deps = depsOf(config, {})
+  const found = config.repositories[repository]
+  if (found === undefined) throw new RangeError(`${repository} is not configured`)
+  await using store = await openConfiguredStore(found, deps, false)
+  const objects = new Map<string, number>()
+  for await (const { name, size } of store.list(prefix, { signal: deps.signal })) objects.set(name, size)
+  return objects
 }
 
 export function verifyHere(config: Config, backup: string, repository?: string): Promise<VerifyResult> {
@@ -99,9 +133,12 @@ export interface ListedHere {
 }
 
 /** What each repository lists; fails when one of them does not answer. */
-export async function listHere(config: Config): Promise<readonly ListedHere[]> {
+export async function listHere(
+  config: Config,
+  repositories: readonly string[] = Object.keys(config.repositories),
+): Promise<readonly ListedHere[]> {
   const deps = depsOf(config, {})
-  await using opened = await openConfiguredSet(Object.keys(config.repositories), 'read', deps)
+  await using opened = await openConfiguredSet(repositories, 'read', deps)
   const [away] = opened.unavailable
   if (away !== undefined) throw new Error(`${away.name} does not answer: ${away.problem.message}`)
   return await Promise.all(

@@ -2,7 +2,8 @@
 import { writeSync } from 'node:fs'
 import { loadConfig } from '@tidemark/config'
 import { systemClock } from '@tidemark/kernel'
-import { backupHere, outcomeOf, restoreHere } from './operate.ts'
+import type { TargetMode } from '@tidemark/operations'
+import { backupHere, copyHere, outcomeOf, restoreHere } from './operate.ts'
 
 export type ProcessOrder = {
   /** The wall clock is wrong by this much … */
@@ -11,7 +12,8 @@ export type ProcessOrder = {
   readonly clockWrongFromBytes?: number
 } & (
   | { readonly do: 'backup'; readonly operationId: string; readonly requestedAt: string }
-  | { readonly do: 'restore'; readonly backup: string; readonly target: string }
+  | { readonly do: 'restore'; readonly backup: string; readonly target: string; readonly mode?: TargetMode }
+  | { readonly do: 'copy'; readonly to: string }
 )
 
 const order = JSON.parse(process.argv[2] ?? '') as ProcessOrder
@@ -24,9 +26,22 @@ const running = {
   },
 }
 const config = loadConfig()
-const outcome = await outcomeOf<unknown>(
-  order.do === 'backup'
-    ? backupHere(config, { ...running, operationId: order.operationId, requestedAt: new Date(order.requestedAt) })
-    : restoreHere(config, order.backup, order.target, running),
-)
+const outcome = await outcomeOf<unknown>(carryOut())
 writeSync(1, `${JSON.stringify(outcome)}\n`)
+
+function carryOut(): Promise<unknown> {
+  switch (order.do) {
+    case 'backup':
+      return backupHere(config, {
+        ...running,
+        operationId: order.operationId,
+        requestedAt: new Date(order.requestedAt),
+      })
+    case 'restore':
+      return restoreHere(config, order.backup, order.target, { ...running, mode: order.mode ?? 'new' })
+    case 'copy':
+      return copyHere(config, order.to, running)
+    default:
+      return order satisfies never
+  }
+}

@@ -19,6 +19,12 @@ export interface ProgramOptions {
   readonly openInput?: true
 }
 
+/** Where whoever runs the tests has set one: programs that start often start faster. */
+function compileCache(): Record<string, string> {
+  const folder = process.env['NODE_COMPILE_CACHE']
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: folder }
+}
+
 export interface Ending {
   readonly code: number | null
   readonly signal: NodeJS.Signals | null
@@ -37,7 +43,7 @@ export class Program implements AsyncDisposable {
     const path = fileURLToPath(new URL(`../../${script}`, import.meta.url))
     this.#child = spawn(process.execPath, [path, ...args], {
       cwd,
-      env: { PATH: process.env['PATH'] ?? '', ...env },
+      env: { PATH: process.env['PATH'] ?? '', ...compileCache(), ...env },
       stdio: ['pipe', 'pipe', 'pipe'],
       ...(as && { uid: as.uid, gid: as.gid }),
     })

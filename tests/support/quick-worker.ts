@@ -2,7 +2,7 @@
 import { writeSync } from 'node:fs'
 import { loadConfig } from '@tidemark/config'
 import { type Logger, systemClock } from '@tidemark/kernel'
-import { backupCluster, restoreConfigured } from '@tidemark/operations'
+import { backupCluster, copyConfigured, restoreConfigured, sweepConfigured } from '@tidemark/operations'
 import { connectRedis, startWorker } from '@tidemark/queue'
 import { SHORT_PATIENCE } from './operate.ts'
 
@@ -39,7 +39,7 @@ const workers = [
     ...quick,
     kind: 'restore',
     connection: connectRedis(config.redis, 'worker', logger),
-    process: ({ cluster, backupId, targetDirectory, profile }, { signal, progress, logger }) =>
+    process: ({ cluster, backupId, targetDirectory, profile, mode }, { signal, progress, logger }) =>
       restoreConfigured(
         {
           backup: backupId,
@@ -49,9 +49,21 @@ const workers = [
           profile,
           owner: undefined,
           allowDamaged: false,
+          mode,
         },
         { ...deps, logger, signal, progress },
       ),
+  }),
+  startWorker({
+    ...quick,
+    kind: 'maintenance',
+    connection: connectRedis(config.redis, 'worker', logger),
+    process: ({ cluster, task }, { signal, progress, logger }) => {
+      const running = { ...deps, logger, signal, progress }
+      if (task.verb === 'sweep')
+        return sweepConfigured({ repositories: task.repositories, cluster, dryRun: task.dryRun }, running)
+      return copyConfigured({ from: task.from, to: task.to, backup: task.backupId, cluster }, running)
+    },
   }),
 ]
 await Promise.all(workers.map((worker) => worker.ready()))

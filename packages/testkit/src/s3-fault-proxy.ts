@@ -27,6 +27,8 @@ export type S3Fault =
   | { readonly kind: 'flip'; readonly byte: number }
   /** The body of the answer comes at this rate. */
   | { readonly kind: 'slow'; readonly bytesPerSecond: number }
+  /** In an answered listing, every object is so much older than it is. */
+  | { readonly kind: 'age'; readonly ms: number }
   /** `If-None-Match` is ignored: what was there is overwritten. */
   | { readonly kind: 'overwrite' }
   /** 412 becomes 200: the client believes that it has stored what it has not. */
@@ -167,6 +169,7 @@ export class S3FaultProxy implements S3Settings, AsyncDisposable {
         case 'truncate':
         case 'flip':
         case 'slow':
+        case 'age':
         case 'lie-stored':
         case undefined:
           return await this.#forward(asked, answer, fault)
@@ -211,6 +214,7 @@ export class S3FaultProxy implements S3Settings, AsyncDisposable {
       return void answer.writeHead(200, { 'content-length': 0 }).end()
     }
     answer.writeHead(reply.statusCode ?? 502, endToEnd(reply.rawHeaders))
+    if (fault?.kind === 'age') return void answer.end(aged(await bodyOf(reply), fault.ms))
     let sent = 0
     const length = Number(reply.headers['content-length'] ?? 0)
     for await (const chunk of reply as AsyncIterable<Buffer>) {
@@ -229,6 +233,16 @@ export class S3FaultProxy implements S3Settings, AsyncDisposable {
 
 function flipIn(chunk: Buffer, at: number): void {
   if (at >= 0 && at < chunk.length) chunk[at] = chunk[at]! ^ 1
+}
+
+/** The length stays: RFC 3339 with milliseconds, as the server wrote it. */
+function aged(listing: Buffer, ms: number): string {
+  return listing
+    .toString()
+    .replaceAll(
+      /<LastModified>([^<]+)/g,
+      (_, at: string) => `<LastModified>${new Date(new Date(at).getTime() - ms).toISOString()}`,
+    )
 }
 
 async function bodyOf(message: IncomingMessage): Promise<Buffer> {
