@@ -22,7 +22,7 @@ import {
   writeBackup,
 } from '@tidemark/repository/testing'
 import { AbortedError, silentLogger, systemClock } from '@tidemark/kernel'
-import { StoreFullError, StoreUnavailableError } from '@tidemark/storage'
+import { type GetOptions, StoreFullError, StoreUnavailableError } from '@tidemark/storage'
 import { ManualClock } from '@tidemark/storage/testing'
 import { expect, test } from 'vitest'
 import { verifyBackup } from '../verify/verify-backup.ts'
@@ -380,6 +380,43 @@ test('a full target says so, and a segment with other contents is an incident', 
   await sample.stores[1]?.put(other, Buffer.alloc(1000), { signal: noDeadline })
   await expect(copy(sample, record)).rejects.toMatchObject({ code: 'WAL_SEGMENT_CONFLICT' })
   expect(sample.stores[1]?.names(layout.records)).toEqual([])
+})
+
+async function copyWhileFlipping(flips: number): Promise<{ ended: string; equal: boolean[] }> {
+  const { sample, record } = await withMissed()
+  const from = repositoryOf(sample, 0)
+  let left = flips
+  const get = async (name: string, options: GetOptions): Promise<Buffer> => {
+    const bytes = Buffer.from(await from.store.get(name, options))
+    if (!/[0-9A-F]{24}-/.test(name) || left === 0) return bytes
+    left -= 1
+    const at = bytes.length - 1 - (left % 64)
+    bytes.writeUInt8(bytes.readUInt8(at) ^ 1, at)
+    return bytes
+  }
+  const store = new Proxy(from.store, {
+    get: (target, property) => {
+      if (property === 'get') return get
+      const value: unknown = Reflect.get(target, property, target)
+      return typeof value === 'function' ? value.bind(target) : value
+    },
+  })
+  const request = { from: { ...from, store }, to: repositoryOf(sample, 1), at: recordAt(record) }
+  const ended = await copyBackup(request, { ...deps, publicKey: sample.set.publicKey }).then(
+    ({ outcome }) => outcome,
+    ({ code }: { code: string }) => code,
+  )
+  const [a, b] = sample.stores
+  const segments = b?.names(`${layout.folder}wal/`).filter((name) => /[0-9A-F]{24}-/.test(name)) ?? []
+  return {
+    ended,
+    equal: segments.map((name) => b?.bytesOf(name)?.equals(a?.bytesOf(name) ?? Buffer.alloc(0)) === true),
+  }
+}
+
+test('WAL that comes changed once is read again, and is not copied where it comes other each time', async () => {
+  expect(await copyWhileFlipping(1)).toEqual({ ended: 'copied', equal: [true, true, true] })
+  expect(await copyWhileFlipping(1000)).toEqual({ ended: 'STORED_OTHERWISE', equal: [] })
 })
 
 test("packs of a dead attempt that a backup shares come along, in that attempt's folder", async () => {

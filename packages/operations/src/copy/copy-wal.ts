@@ -9,10 +9,12 @@ import {
   MAX_BYTES,
   type PackTable,
   type Repository,
+  StoredOtherwiseError,
   WalSegmentConflictError,
   maxWalBytes,
   missingWal,
   putProven,
+  readBack,
 } from '@tidemark/repository'
 import { ObjectNotFoundError } from '@tidemark/storage'
 import { runBounded } from '../threads/run-bounded.ts'
@@ -24,10 +26,11 @@ const OBJECTS_AT_ONCE = 4
 
 /**
  * Sends what the target lacks. Nothing recorded vouches for these bytes: an object has to be a sealed stream that says it is the one its name says,
- * and whoever holds the key has its tags.
+ * and to come the same twice, since what the network changes would be kept for good. Damage at rest is copied: only whoever holds the key sees it.
  *
  * @throws {WalSegmentConflictError} the target has other contents for a segment; both are kept.
  * @throws {BackupIncompleteError} the source lacks one. @throws {SealRefusedError} it is another one than its name says.
+ * @throws {StoredOtherwiseError} the source gives other bytes each time.
  */
 export async function copyWal(
   from: Repository,
@@ -43,9 +46,10 @@ export async function copyWal(
   await runBounded(missing.values(), OBJECTS_AT_ONCE, signal, async (relative, signal) => {
     const what = `${relative} in ${from.name}`
     const maxBytes = relative.includes('.history-') ? MAX_BYTES.history : maxWalBytes(record.server.walSegmentBytes)
-    const stored = await getPart(from, layout.folder + relative, { backupId: record.backupId, what, maxBytes }, signal)
+    const read = (): Promise<Buffer> =>
+      getPart(from, layout.folder + relative, { backupId: record.backupId, what, maxBytes }, signal)
+    const { stored, sha256 } = await readTwice(from, layout.folder + relative, read, signal)
     checkHeader(stored, relative, what)
-    const sha256 = createHash('sha256').update(stored).digest('hex')
     await putProven(to, layout.folder + relative, stored, sha256, signal)
     objects += 1
     bytes += stored.length
@@ -53,6 +57,26 @@ export async function copyWal(
     await refuseConflict(to, layout, relative, signal)
   })
   return { objects, bytes }
+}
+
+/** The bytes that a second read gives, too; read anew once where the two differ. */
+async function readTwice(
+  from: Repository,
+  name: string,
+  read: () => Promise<Buffer>,
+  signal: AbortSignal,
+): Promise<{ stored: Buffer; sha256: string }> {
+  for (let attempt = 1; ; attempt += 1) {
+    const stored = await read()
+    const sha256 = createHash('sha256').update(stored).digest('hex')
+    try {
+      await readBack(from, name, stored.length, sha256, signal)
+      return { stored, sha256 }
+    } catch (error) {
+      if (!(error instanceof StoredOtherwiseError) || attempt === 2) throw error
+    }
+    freeBuffer(stored)
+  }
 }
 
 async function getPart(
