@@ -12,3 +12,15 @@ export function pageAligned(bytes: number): Uint8Array<ArrayBuffer> {
   // With a length of its own the view does not follow the buffer's, and costs what any other does.
   return new Uint8Array(new ArrayBuffer(maxByteLength, { maxByteLength }), 0, maxByteLength)
 }
+
+/** Whether a view is of memory that `pageAligned` made, and begins at a page's start. */
+export function isPageAligned({ buffer, byteOffset }: Uint8Array): boolean {
+  return buffer instanceof ArrayBuffer && buffer.resizable && byteOffset % PAGE_BYTES === 0
+}
+
+const IMPOSSIBLE = new Set(['EINVAL', 'ENOTSUP', 'EOPNOTSUPP'])
+
+/** Whether an error of a direct read or write says that it cannot be done here at all, or not with this memory. */
+export function isNoDirectAccess(error: unknown): boolean {
+  return IMPOSSIBLE.has((error as NodeJS.ErrnoException).code ?? '')
+}

@@ -40,6 +40,12 @@ export interface GetOptions {
    * After a failure it belongs to nobody: a call that hangs in the system may still write to it.
    */
   readonly into?: Uint8Array
+  /**
+   * What the store's medium holds and not what this host remembers of it, where that makes a difference and can be done: for a read that is
+   * to prove something. `into` from pageAligned, and a `range` that begins at a page's start, are what it takes; what follows the result in `into`, up to the
+   * end of its page, is overwritten.
+   */
+  readonly uncached?: boolean
 }
 
 /** The bound of a get in bytes; Infinity where none was asked for. */

@@ -7,12 +7,10 @@
  */
 import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { FRAME_BYTES } from '@tidemark/crypto'
-import { KiB, PAGE_BYTES, pageAligned } from '@tidemark/kernel'
+import { KiB, PAGE_BYTES, isNoDirectAccess, pageAligned } from '@tidemark/kernel'
 
 /** Below this a wait for the disk costs more than the copy. */
 const WORTH_IT_BYTES = 128 * KiB
-/** What a file system says that cannot do it at all, or not with this memory. */
-const NOT_HERE = new Set(['EINVAL', 'ENOTSUP', 'EOPNOTSUPP'])
 
 /** One for each thread: a frame's buffer, and whether direct writes work here. */
 export class DirectWrites {
@@ -54,7 +52,7 @@ export class DirectWrites {
     try {
       return action()
     } catch (error) {
-      if (!NOT_HERE.has((error as NodeJS.ErrnoException).code ?? '')) throw error
+      if (!isNoDirectAccess(error)) throw error
       this.#works = false
       return undefined
     }

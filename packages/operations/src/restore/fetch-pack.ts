@@ -98,12 +98,12 @@ export async function readPack(
 }
 
 /** What an object is read by where nothing more is wanted of it than its SHA-256. */
-const CHECKED_BYTES = 16 * MiB
+const CHECKED_BYTES = 18 * MiB
 
 /**
  * Compares one repository's copy of an object with what is recorded of it, a range at a time.
  *
- * @param ends of the ranges, ascending, the last one the object's size; default: as many as keep each at 16 MiB.
+ * @param ends of the ranges, ascending, the last one the object's size; default: as many as keep each at 18 MiB, which is one for an ordinary pack.
  * @returns hex SHA-256 of each range. @throws {BackupIncompleteError} it is gone, or not the recorded one.
  */
 export async function checkPack(
@@ -141,16 +141,22 @@ export async function readRange(
     new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: ${why}`, cause)
   let bytes: Buffer
   try {
-    const all = range.offset === 0 && range.length === pack.bytes
-    // Without a range, what lies beyond the recorded end is noticed, too.
-    bytes = await source.store.get(name, { signal, maxBytes: range.length, ...(all ? {} : { range }) })
+    const isLast = range.offset + range.length === pack.bytes
+    const length = isLast ? range.length + 1 : range.length
+    const all = isLast && range.offset === 0
+    // What lies beyond the recorded end is noticed: by the bound, or by a byte that should not be there.
+    bytes = await source.store.get(name, {
+      signal,
+      maxBytes: all ? range.length : length,
+      ...(all ? {} : { range: { offset: range.offset, length } }),
+    })
   } catch (error) {
     if (error instanceof ObjectNotFoundError) throw incomplete('it is not there', error)
     if (error instanceof ObjectTooLargeError) throw incomplete('it is larger than recorded', error)
     throw error
   }
   if (bytes.length === range.length) return bytes
-  throw incomplete('it is shorter than recorded')
+  throw incomplete(bytes.length > range.length ? 'it is larger than recorded' : 'it is shorter than recorded')
 }
 
 function evenEnds(bytes: number): number[] {

@@ -46,3 +46,9 @@ test('packs are filled each once, and those filled at the same time lie far apar
     expect(Math.min(...distances, count)).toBeGreaterThanOrEqual(threads > 1 ? Math.floor(count / threads) - 1 : 0)
   }
 })
+
+test('no pack waits for long until all before it are filled', () => {
+  const order = [...farApart(1000, 3, 10)]
+  expect(order.toSorted((a, b) => a - b)).toEqual(Array.from({ length: 1000 }, (_, i) => i))
+  for (const [i, pack] of order.entries()) expect(Math.abs(pack - i)).toBeLessThan(30)
+})

@@ -161,14 +161,22 @@ class Filler {
   }
 }
 
+/** 1 GiB of packs: as much as PostgreSQL's largest files. */
+const STRETCH_PACKS = 64
+
 /**
  * 0 … count−1 from as many places at once as there are threads: neighbours lie in the same large file, and Linux lets only one writer
  * at a time into a file, so that threads which follow each other through the packs spend much of their time waiting for its lock.
+ *
+ * No farther apart than that takes, since files are synced in the order of packs.
  */
-export function* farApart(count: number, threads: number): Generator<number> {
-  const stretch = Math.ceil(count / threads)
-  for (let i = 0; i < stretch; i += 1) {
-    for (let from = i; from < count; from += stretch) yield from
+export function* farApart(count: number, threads: number, stretchPacks = STRETCH_PACKS): Generator<number> {
+  for (let block = 0; block < count; block += threads * stretchPacks) {
+    const end = Math.min(block + threads * stretchPacks, count)
+    const stretch = Math.ceil((end - block) / threads)
+    for (let i = 0; i < stretch; i += 1) {
+      for (let pack = block + i; pack < end; pack += stretch) yield pack
+    }
   }
 }
 

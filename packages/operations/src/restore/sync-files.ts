@@ -1,5 +1,5 @@
 /**
- * Makes files durable as soon as everything in them is written, beside the copying, so that the disk is never idle and nothing is left for the end.
+ * Makes files durable as soon as everything in them is written, beside the copying, so that the disk is never idle and little is left for the end.
  *
  * A file is done once all packs up to its last one are. Every file is synced: a comparison that found it whole says nothing of the disk.
  */

@@ -36,6 +36,9 @@ interface Held {
   readonly what: string
 }
 
+/** Node's pool for small buffers is far smaller. */
+const TRANSFERRED_FROM = 256 * 1024
+
 const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
   const keyOf = keyLookup(keys)
   const held = new Map<string, Held>()
@@ -68,10 +71,8 @@ const prepare: PrepareThread<ThreadKeys, FrameRequest, FrameReply> = (keys) => {
       }
       case 'open': {
         const plaintext = open(request.key, request.frame)
-        const own =
-          plaintext.byteOffset === 0 && plaintext.buffer.byteLength === plaintext.byteLength
-            ? plaintext
-            : new Uint8Array(plaintext)
+        // A small one may lie in a buffer that it shares.
+        const own = plaintext.buffer.byteLength >= TRANSFERRED_FROM ? plaintext : new Uint8Array(plaintext)
         return { reply: own, transfer: [own.buffer as ArrayBuffer] }
       }
       case 'drop': {

@@ -7,7 +7,7 @@
  */
 import { Worker } from 'node:worker_threads'
 import { type Keyring, FRAME_BYTES, type SuiteName } from '@tidemark/crypto'
-import { AbortedError, abortError, freeBuffer, ownArrayBuffer } from '@tidemark/kernel'
+import { AbortedError, abortError, freeBuffer, ownArrayBuffer, pageAligned } from '@tidemark/kernel'
 import { endThread } from '@tidemark/kernel/threads'
 import { PackList } from '../records/pack-list.ts'
 import type { AdoptedFrames } from './adopted-frames.ts'
@@ -93,7 +93,8 @@ export class PackWriter implements AsyncDisposable {
       packBytes,
     }
     for (let i = 0; i < threads * 3 + 2; i += 1) this.#freeFrames.push(new ArrayBuffer(FRAME_BYTES))
-    for (let i = 0; i < threads + uploads; i += 1) this.#freePacks.push(new ArrayBuffer(packBufferBytes(packBytes)))
+    // Aligned: a file store writes them past the page cache.
+    for (let i = 0; i < threads + uploads; i += 1) this.#freePacks.push(pageAligned(packBufferBytes(packBytes)).buffer)
     this.#threads = Array.from({ length: threads }, () => this.#startThread(data))
     this.#onAbort = (): void => this.#fail(abortError(signal, 'writing packs'))
     signal.addEventListener('abort', this.#onAbort, { once: true })

@@ -1,6 +1,6 @@
 /** Proof that a store holds what it was given: read in pieces, so that it costs no second buffer of a pack. */
 import { createHash } from 'node:crypto'
-import { freeBuffer } from '@tidemark/kernel'
+import { freeBuffer, pageAligned } from '@tidemark/kernel'
 import { type ObjectStore, ObjectTooLargeError } from '@tidemark/storage'
 import { StoredOtherwiseError } from '../errors.ts'
 import type { RepositoryPlace } from './repository.ts'
@@ -21,19 +21,20 @@ export async function* readPieces(
   bytes: number,
   signal: AbortSignal,
 ): AsyncGenerator<Buffer> {
+  // What was written a moment ago is in this host's cache, which proves nothing of the disk.
+  const into = pageAligned(Math.min(bytes, PIECE_BYTES + 1))
   let offset = 0
   while (offset < bytes) {
     // A byte more in the last piece is no further request.
     const left = bytes - offset
     const range = { offset, length: left <= PIECE_BYTES + 1 ? left : PIECE_BYTES }
-    const piece = await store.get(name, { signal, range, maxBytes: range.length })
-    if (piece.length === 0) return
-    const { length } = piece
+    const piece = await store.get(name, { signal, range, into, maxBytes: range.length, uncached: true })
+    if (piece.length === 0) break
     yield piece
-    offset += length
-    freeBuffer(piece)
-    if (length < range.length) return
+    offset += piece.length
+    if (piece.length < range.length) break
   }
+  freeBuffer(into)
 }
 
 /** @throws {StoredOtherwiseError} the stored bytes are not those of this SHA-256, or there are more of them. */

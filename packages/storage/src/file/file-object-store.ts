@@ -9,7 +9,16 @@ import { constants } from 'node:fs'
 import { link, lstat, mkdir, open, realpath, rename, unlink, type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { MiB, OperationalError, randomId, systemClock, throwIfAborted } from '@tidemark/kernel'
+import {
+  MiB,
+  OperationalError,
+  PAGE_BYTES,
+  isNoDirectAccess,
+  isPageAligned,
+  randomId,
+  systemClock,
+  throwIfAborted,
+} from '@tidemark/kernel'
 import type { Clock, Logger } from '@tidemark/kernel'
 import { withDeadline } from '../deadline.ts'
 import { ObjectNotFoundError, ObjectTooLargeError } from '../errors.ts'
@@ -50,6 +59,7 @@ export class FileObjectStore implements ObjectStore {
   readonly #deadlineMs: number
   readonly #folders: DurableFolders
   readonly #temp: TempFiles
+  #direct = true
 
   private constructor(root: string, options: FileObjectStoreOptions) {
     this.url = pathToFileURL(root).href
@@ -102,21 +112,38 @@ export class FileObjectStore implements ObjectStore {
     checkObjectName(name)
     const bytes = options.range?.length ?? 1024 * MiB
     return this.#call(`reading ${name}`, name, bytes, options.signal, async (signal) => {
-      await using file = await this.#openFile(name)
-      const { size } = await file.stat()
-      const offset = Math.min(options.range?.offset ?? 0, size)
-      const length = Math.min(options.range?.length ?? size, size - offset)
-      if (length > getBound(options)) throw new ObjectTooLargeError(name, this.url, length, getBound(options))
-      const result = bufferFor(length, options.into)
-      for (let filled = 0; filled < result.length;) {
-        throwIfAborted(signal, `reading ${name}`)
-        const step = Math.min(4 * MiB, result.length - filled)
-        const { bytesRead } = await file.read(result, filled, step, offset + filled)
-        if (bytesRead === 0) throw Object.assign(new Error(`${name} shrank while it was read`), { code: 'EIO' })
-        filled += bytesRead
+      const { into, range, uncached } = options
+      if (uncached === true && this.#direct && into !== undefined && isPageAligned(into)) {
+        try {
+          if ((range?.offset ?? 0) % PAGE_BYTES === 0) return await this.#read(name, options, true, signal)
+        } catch (error) {
+          if (!isNoDirectAccess(error)) throw error
+          this.#direct = false
+        }
       }
-      return result
+      return await this.#read(name, options, false, signal)
     })
+  }
+
+  /** @param direct past the page cache: whole pages are read into `into`, which has room for them. */
+  async #read(name: ObjectName, options: GetOptions, direct: boolean, signal: AbortSignal): Promise<Buffer> {
+    await using file = await this.#openFile(name, direct ? constants.O_DIRECT : 0)
+    const { size } = await file.stat()
+    const offset = Math.min(options.range?.offset ?? 0, size)
+    const length = Math.min(options.range?.length ?? size, size - offset)
+    if (length > getBound(options)) throw new ObjectTooLargeError(name, this.url, length, getBound(options))
+    const result = bufferFor(length, options.into)
+    const [target, end] = direct
+      ? [options.into ?? result, Math.ceil(length / PAGE_BYTES) * PAGE_BYTES]
+      : [result, length]
+    for (let filled = 0; filled < length;) {
+      throwIfAborted(signal, `reading ${name}`)
+      const step = Math.min(4 * MiB, end - filled)
+      const { bytesRead } = await file.read(target, filled, step, offset + filled)
+      if (bytesRead === 0) throw Object.assign(new Error(`${name} shrank while it was read`), { code: 'EIO' })
+      filled += bytesRead
+    }
+    return result
   }
 
   async stat(name: ObjectName, signal: AbortSignal): Promise<ObjectEntry | undefined> {
@@ -234,11 +261,11 @@ export class FileObjectStore implements ObjectStore {
     })
   }
 
-  async #openFile(name: ObjectName): Promise<FileHandle> {
+  async #openFile(name: ObjectName, flags: number): Promise<FileHandle> {
     const path = join(this.#root, name)
     try {
       await this.#refuseLinks(dirname(path))
-      const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+      const file = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK | flags)
       if ((await file.stat()).isFile()) return file
       await file.close()
     } catch (error) {

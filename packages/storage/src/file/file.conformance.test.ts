@@ -1,9 +1,10 @@
 import { execFileSync } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { chmod, mkdir, mkdtemp, open, readdir, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { randomBytes } from 'node:crypto'
-import { MiB, systemClock } from '@tidemark/kernel'
+import { hash, randomBytes, randomFillSync } from 'node:crypto'
+import { MiB, pageAligned, systemClock } from '@tidemark/kernel'
 import { expect, test } from 'vitest'
 import {
   ObjectNotFoundError,
@@ -168,6 +169,46 @@ test('a folder of another owner is refused', async (context) => {
   await expect(collect(store.list('', { signal }))).rejects.toThrow(StoreAccessDeniedError)
   await chmod(join(folder.path, 'a'), 0o700)
 })
+
+/** @returns what is left in the folder for unfinished objects. */
+async function storeAligned(root: string): Promise<string[]> {
+  const store = await FileObjectStore.open(root, { create: true })
+  for (const bytes of [1 * MiB, 5 * MiB + 4097, 9 * MiB - 1]) {
+    const memory = pageAligned(bytes)
+    const object = randomFillSync(memory).subarray(0, bytes)
+    const sha256 = hash('sha256', object)
+    await store.put(`aligned/${bytes}`, object, { signal })
+    const into = pageAligned(bytes)
+    const whole = await store.get(`aligned/${bytes}`, { signal, into, maxBytes: bytes, uncached: true })
+    expect(hash('sha256', whole)).toBe(sha256)
+    const range = { offset: 8192, length: 10_001 }
+    const part = await store.get(`aligned/${bytes}`, { signal, into, range, uncached: true })
+    expect(part.equals(object.subarray(8192, 8192 + 10_001))).toBe(true)
+    const past = { offset: bytes + 4096 - (bytes % 4096), length: 5 }
+    expect(await store.get(`aligned/${bytes}`, { signal, into, range: past, uncached: true })).toHaveLength(0)
+  }
+  return readdir(join(root, '.tmp'))
+}
+
+test('large objects in aligned memory are stored and read past the cache, to the last byte', async () => {
+  await using folder = await temporaryFolder()
+  expect(await storeAligned(join(folder.path, 'root'))).toEqual([])
+})
+
+test.skipIf(!isRoot)(
+  'and in the ordinary way where the file system cannot do that (needs root, to mount one)',
+  async () => {
+    await using folder = await temporaryFolder()
+    // It has a cache and nothing else.
+    execFileSync('mount', ['-t', 'ramfs', 'ramfs', folder.path])
+    try {
+      await expect(open(join(folder.path, 'x'), constants.O_CREAT + constants.O_DIRECT)).rejects.toThrow('EINVAL')
+      expect(await storeAligned(join(folder.path, 'root'))).toEqual([])
+    } finally {
+      execFileSync('umount', [folder.path])
+    }
+  },
+)
 
 async function temporaryFolder(): Promise<{ path: string } & AsyncDisposable> {
   const path = await mkdtemp(join(tmpdir(), 'tidemark-file-'))

@@ -1,12 +1,14 @@
 import { randomBytes } from 'node:crypto'
-import { open, lstat, mkdir, readdir, unlink } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { type FileHandle, open, lstat, mkdir, readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { throwIfAborted, MiB } from '@tidemark/kernel'
+import { MiB, PAGE_BYTES, isNoDirectAccess, isPageAligned, throwIfAborted } from '@tidemark/kernel'
 import { SCRATCH_PART } from '../object-name.ts'
 import { errnoOf } from './translate-file-error.ts'
 
 const STALE_MS = 24 * 3600_000
 const CHUNK_BYTES = 4 * MiB
+const DIRECT_FROM_BYTES = 1 * MiB
 
 /**
  * The folder `.tmp` in the root of a file store: objects are complete and synced here before they get
@@ -18,6 +20,7 @@ const CHUNK_BYTES = 4 * MiB
 export class TempFiles {
   readonly #folder: string
   #refused: unknown
+  #direct = true
 
   constructor(root: string) {
     this.#folder = join(root, SCRATCH_PART)
@@ -75,24 +78,54 @@ export class TempFiles {
     // Opened for reading only: the reason then is the reason now, not that the folder is missing.
     if (this.#refused !== undefined) throw this.#refused
     const path = this.#freshPath()
-    const file = await open(path, 'wx', 0o600)
     try {
-      try {
-        for (let offset = 0; offset < bytes.length;) {
-          throwIfAborted(signal, 'writing')
-          const length = Math.min(CHUNK_BYTES, bytes.length - offset)
-          offset += (await file.write(bytes, offset, length)).bytesWritten
-        }
-        throwIfAborted(signal, 'writing')
-        await file.sync()
-        throwIfAborted(signal, 'writing')
-      } finally {
-        await file.close()
-      }
+      const direct = await this.#writeDirectly(path, bytes, signal)
+      await using file = await open(path, direct === undefined ? 'wx' : 'r+', 0o600)
+      await writeAll(file, bytes, direct ?? 0, bytes.length, signal)
+      throwIfAborted(signal, 'writing')
+      await file.sync()
+      throwIfAborted(signal, 'writing')
     } catch (error) {
       await unlink(path).catch(() => {})
       throw error
     }
     return path
+  }
+
+  /**
+   * Whole pages of a large object go past the page cache: nobody reads them soon, and a database that runs on this host wants the cache
+   * (docs/adr/0012-direct-io.md).
+   *
+   * @returns how many bytes the new file has now; undefined where the object is not for this, and there is no file yet.
+   */
+  async #writeDirectly(path: string, bytes: Uint8Array, signal: AbortSignal): Promise<number | undefined> {
+    if (!this.#direct || bytes.length < DIRECT_FROM_BYTES || !isPageAligned(bytes)) return undefined
+    const pages = bytes.length - (bytes.length % PAGE_BYTES)
+    try {
+      const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_DIRECT
+      await using file = await open(path, flags, 0o600)
+      await writeAll(file, bytes, 0, pages, signal)
+      return pages
+    } catch (error) {
+      if (!isNoDirectAccess(error)) throw error
+      // A file may have been made all the same.
+      this.#direct = false
+      await unlink(path).catch(() => {})
+      return undefined
+    }
+  }
+}
+
+async function writeAll(
+  file: FileHandle,
+  bytes: Uint8Array,
+  from: number,
+  to: number,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let offset = from; offset < to;) {
+    throwIfAborted(signal, 'writing')
+    const length = Math.min(CHUNK_BYTES, to - offset)
+    offset += (await file.write(bytes, offset, length, offset)).bytesWritten
   }
 }

@@ -3,7 +3,8 @@ import { hash } from 'node:crypto'
 import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { AbortedError, Redacted } from '@tidemark/kernel'
+import { promisify } from 'node:util'
+import { AbortedError, MiB, Redacted } from '@tidemark/kernel'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import {
   ChecksumRefusedError,
@@ -257,6 +258,22 @@ test('an object whose time the store does not say is an error, and never one of 
         .end('<ListBucketResult><Contents><Key>p/a</Key><Size>3</Size></Contents></ListBucketResult>'),
   ]
   await expect(collect(store.list('', { signal }))).rejects.toMatchObject({ facts: { name: 'a' } })
+})
+
+test('an answer that comes before the body was read ends the request, and gives its connection up', async () => {
+  const hasty = createServer((_message, response) => fail(503, 'SlowDown')({} as Request, response))
+  hasty.listen(0, '127.0.0.1')
+  await once(hasty, 'listening')
+  const endpoint = `http://127.0.0.1:${(hasty.address() as AddressInfo).port}`
+  await using store = await openStore({ endpoint, retry: { attempts: 2 } })
+  try {
+    await expect(store.put('a', Buffer.alloc(32 * MiB), { signal })).rejects.toThrow(StoreUnavailableError)
+    const connections = (): Promise<number> => promisify(hasty.getConnections.bind(hasty))()
+    await expect.poll(connections, { timeout: 5000 }).toBe(0)
+  } finally {
+    hasty.closeAllConnections()
+    hasty.close()
+  }
 })
 
 test('a request that hangs ends at its deadline and is tried again', async () => {

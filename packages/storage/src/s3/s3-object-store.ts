@@ -230,9 +230,11 @@ export class S3ObjectStore implements ObjectStore {
     signal: AbortSignal,
     wrong: { md5?: string } = {},
   ): Promise<PutAnswer> {
+    const body = bodyStream(bytes)
+    const unsent = new AbortController()
     const command = new PutObjectCommand({
       ...this.#at(name),
-      Body: bodyStream(bytes),
+      Body: body,
       ContentLength: bytes.length,
       ChecksumSHA256: Buffer.from(sha256, 'hex').toString('base64'),
       ...(ifAbsent && { IfNoneMatch: '*' }),
@@ -242,13 +244,17 @@ export class S3ObjectStore implements ObjectStore {
     command.middlewareStack.add(withHeaders(headers), { step: 'build', name: 'tidemarkPayloadHash', priority: 'low' })
     return this.#attempt(`writing ${name}`, name, bytes.length, signal, async (abortSignal): Promise<PutAnswer> => {
       try {
-        const { VersionId } = await this.#client.send(command, { abortSignal })
+        const either = AbortSignal.any([abortSignal, unsent.signal])
+        const { VersionId } = await this.#client.send(command, { abortSignal: either })
         return { outcome: 'stored', ...(VersionId !== undefined && { versionId: VersionId }) }
       } catch (error) {
         const status = statusOf(error as S3Failure)
         if (ifAbsent && status === 412) return { outcome: 'taken' }
         if (ifAbsent && status === 501) return { outcome: 'unsupported' }
         throw error
+      } finally {
+        // Answered before all of it was read: Node would wait for ever to send the rest, on a socket that nobody else gets.
+        if (!body.readableEnded) unsent.abort()
       }
     })
   }
