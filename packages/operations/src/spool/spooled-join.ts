@@ -95,6 +95,7 @@ export class SpooledJoin implements AsyncDisposable {
       const slice = Buffer.allocUnsafeSlow(bytes)
       if ((await this.#file?.read(slice, offset)) !== bytes) throw new Error('the spool of a comparison is cut short')
       yield* recordsOf(slice)
+      freeBuffer(slice)
     }
     for (const [i, of] of this.#partitions.entries()) if (of === partition) yield* recordsOf(this.#record(i))
   }
