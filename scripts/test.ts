@@ -3,7 +3,8 @@
  *
  * Writes .reports/summary.json with the totals that the runners reported; a check (format, lint, types, boundaries, knip) counts as one.
  */
-import { spawnSync } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,7 +25,8 @@ const CHECKS: readonly (readonly [name: string, command: string, args: readonly 
   ['unused code', 'turbo', ['run', '//#check:knip']],
   ['package boundaries', 'turbo', ['boundaries']],
 ]
-const PROJECTS = ['unit', 'conformance', 'integration', 'matrix', 'e2e', 'chaos']
+/** Those of one stage run beside each other: each does one thing after the other, and waits a good deal. */
+const STAGES = [['unit'], ['integration'], ['conformance', 'matrix'], ['e2e', 'chaos']]
 
 function runs(command: string, args: readonly string[]): boolean {
   const { status, error } = spawnSync(command, args, { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] })
@@ -32,17 +34,21 @@ function runs(command: string, args: readonly string[]): boolean {
   return status === 0
 }
 
+/** What it says is printed once it has ended, so that no two are mixed. */
+async function runsQuietly(command: string, args: readonly string[]): Promise<boolean> {
+  const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'pipe', 'pipe'] })
+  const said: Buffer[] = []
+  for (const stream of [child.stdout, child.stderr]) stream.on('data', (chunk: Buffer) => said.push(chunk))
+  const [status] = (await once(child, 'close')) as [number | null]
+  process.stdout.write(Buffer.concat(said))
+  return status === 0
+}
+
 /** @returns what the runner's own report says; a run without a report is one failure. */
-function runProject(project: string): Totals {
+async function runProject(project: string): Promise<Totals> {
   const report = join(reports, `${project}.json`)
-  const clean = runs('vitest', [
-    'run',
-    '--project',
-    project,
-    '--reporter=default',
-    '--reporter=json',
-    `--outputFile.json=${report}`,
-  ])
+  const args = ['run', '--project', project, '--reporter=default', '--reporter=json', `--outputFile.json=${report}`]
+  const clean = await runsQuietly('vitest', args)
   try {
     const { numPassedTests, numFailedTests, numPendingTests, numTodoTests } = JSON.parse(
       readFileSync(report, 'utf8'),
@@ -72,15 +78,21 @@ for (const [name, command, args] of CHECKS) {
   totals[passed ? 'passed' : 'failed'] += 1
   lines.push(`${passed ? 'ok    ' : 'FAILED'}  ${name}`)
 }
-for (const project of wanted.length > 0 ? wanted : PROJECTS) {
-  const projectMs = performance.now()
-  const result = runProject(project)
-  totals.passed += result.passed
-  totals.failed += result.failed
-  totals.skipped += result.skipped
-  const seconds = ((performance.now() - projectMs) / 1000).toFixed(0)
-  lines.push(
-    `${result.failed === 0 ? 'ok    ' : 'FAILED'}  ${project}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped in ${seconds} s`,
+const stages = wanted.length > 0 ? wanted.map((project) => [project]) : STAGES
+for (const stage of stages) {
+  process.stdout.write(`\n${stage.join(' and ')} …\n`)
+  await Promise.all(
+    stage.map(async (project) => {
+      const projectMs = performance.now()
+      const result = await runProject(project)
+      totals.passed += result.passed
+      totals.failed += result.failed
+      totals.skipped += result.skipped
+      const seconds = ((performance.now() - projectMs) / 1000).toFixed(0)
+      lines.push(
+        `${result.failed === 0 ? 'ok    ' : 'FAILED'}  ${project}: ${result.passed} passed, ${result.failed} failed, ${result.skipped} skipped in ${seconds} s`,
+      )
+    }),
   )
 }
 writeFileSync(join(reports, 'summary.json'), `${JSON.stringify(totals)}\n`)
