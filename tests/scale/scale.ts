@@ -12,7 +12,7 @@ import { mkdir, readFile, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { KeyEncryptionKey } from '@tidemark/crypto'
-import { MiB, keepYoungGenerationSmall, silentLogger, systemClock } from '@tidemark/kernel'
+import { MiB, keepHeapSmall, silentLogger, systemClock } from '@tidemark/kernel'
 import { RestoreSpool, SpooledJoin } from '@tidemark/operations'
 import {
   type CommitRecord,
@@ -158,7 +158,7 @@ const trees: Record<string, () => Iterable<FileEntry>> = {
 if (step === 'store') await store(trees[name]?.() ?? [], folder)
 else if (step === 'measure') {
   // As every app does that restores or verifies.
-  keepYoungGenerationSmall()
+  keepHeapSmall()
   await measure(folder)
   await writeFile(join(folder, 'peak'), String(await peakBytes()))
 } else {

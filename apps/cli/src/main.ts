@@ -1,11 +1,11 @@
 /** The `tidemark` command: parses, runs one command, turns any error into a message and an exit code. */
 import { CommanderError } from 'commander'
-import { keepYoungGenerationSmall, problemOf } from '@tidemark/kernel'
+import { keepHeapSmall, problemOf } from '@tidemark/kernel'
 import { EXIT, exitCodeOf } from './exit-code.ts'
 import { printProblem } from './output.ts'
 import { buildProgram } from './program.ts'
 
-keepYoungGenerationSmall()
+keepHeapSmall()
 const stop = new AbortController()
 for (const name of ['SIGINT', 'SIGTERM'] as const) {
   process.on(name, () => {

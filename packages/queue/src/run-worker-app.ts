@@ -1,5 +1,5 @@
 /** What every worker app is made of: configuration, Redis, the shared queue and this host's own, health and metrics. */
-import { keepYoungGenerationSmall } from '@tidemark/kernel'
+import { keepHeapSmall } from '@tidemark/kernel'
 import { loadConfig } from '@tidemark/config'
 import type { Config } from '@tidemark/config'
 import { queueName } from '@tidemark/contracts'
@@ -31,7 +31,7 @@ export interface WorkerApp<K extends OperationKind> {
 
 /** Runs until a signal; see runApp. On SIGTERM readiness goes off first, then jobs are finished or handed back. */
 export async function runWorkerApp<K extends OperationKind>(app: WorkerApp<K>): Promise<void> {
-  keepYoungGenerationSmall()
+  keepHeapSmall()
   await runApp(app.name, async (context) => {
     const { stack } = context
     // Only backups open databases.

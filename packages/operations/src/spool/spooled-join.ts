@@ -4,13 +4,15 @@
  * Records are spread over partitions by a hash of their key, so that both sides of a key meet in one; partitions are compared one at a time.
  */
 import { rm } from 'node:fs/promises'
-import { freeBuffer } from '@tidemark/kernel'
+import { freeBuffer, pageAligned } from '@tidemark/kernel'
 import { SpoolFile } from './spool-file.ts'
 
 const HELD_BYTES = 16 * 1_048_576
-const FIRST_BYTES = 65_536
 const PARTITIONS = 256
+/** Held at once: of few bytes each, more than this many are written out early. */
+const RECORDS_HELD = 262_144
 const HEAD_BYTES = 5
+const LARGEST_BYTES = HEAD_BYTES + 2 * 65_535
 
 type Side = 'left' | 'right'
 
@@ -29,11 +31,15 @@ interface Slice {
 export class SpooledJoin implements AsyncDisposable {
   readonly #path: string
   readonly #heldBytes: number
-  /** Records one after the other: as buffers of their own they would take several times their bytes. */
-  #arena: Buffer
+  /** Records one after the other: as buffers of their own they would take several times their bytes. Pages that were never used take no memory. */
+  readonly #arena: Buffer
   #used = 0
-  #offsets: number[] = []
-  #partitions: number[] = []
+  #records = 0
+  /** Of each record, and where the last one ends. */
+  readonly #offsets = new Uint32Array(RECORDS_HELD + 1)
+  readonly #partitions = new Uint8Array(RECORDS_HELD)
+  /** What is read back; tens of thousands of small ones would wait for the collector otherwise. */
+  #slice = Buffer.alloc(0)
   readonly #spilled: Slice[][] = Array.from({ length: PARTITIONS }, () => [])
   #file: SpoolFile | undefined
 
@@ -41,13 +47,12 @@ export class SpooledJoin implements AsyncDisposable {
   constructor(path: string, heldBytes = HELD_BYTES) {
     this.#path = path
     this.#heldBytes = heldBytes
-    this.#arena = Buffer.allocUnsafeSlow(Math.min(heldBytes, FIRST_BYTES))
+    this.#arena = Buffer.from(pageAligned(heldBytes + LARGEST_BYTES).buffer)
   }
 
   /** Keys and values have one character per byte, 65,535 at most. A promise where something is to be written first: wait for it before the next call. */
   add(side: Side, key: string, value: string): Promise<void> | undefined {
     const bytes = HEAD_BYTES + key.length + value.length
-    if (this.#used + bytes > this.#arena.length) this.#grow(bytes)
     const at = this.#used
     const arena = this.#arena
     arena.writeUInt8(side === 'left' ? 0 : 1, at)
@@ -55,10 +60,11 @@ export class SpooledJoin implements AsyncDisposable {
     arena.writeUInt16LE(value.length, at + 3)
     arena.write(key, at + HEAD_BYTES, 'latin1')
     arena.write(value, at + HEAD_BYTES + key.length, 'latin1')
-    this.#offsets.push(at)
-    this.#partitions.push(hashOf(key) % PARTITIONS)
+    this.#partitions[this.#records] = hashOf(key) % PARTITIONS
     this.#used += bytes
-    return this.#used < this.#heldBytes ? undefined : this.#spill()
+    this.#records += 1
+    this.#offsets[this.#records] = this.#used
+    return this.#used < this.#heldBytes && this.#records < RECORDS_HELD ? undefined : this.#spill()
   }
 
   /** Every key that only one side has, or that has two values. To be called once, when all is added. */
@@ -71,18 +77,17 @@ export class SpooledJoin implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    freeBuffer(this.#arena)
     await this.#file?.[Symbol.asyncDispose]()
     await rm(this.#path, { force: true })
   }
 
   async *#compare(partition: number): AsyncGenerator<Difference> {
     const left = new Map<string, string>()
-    const right: [string, string][] = []
+    for await (const [side, key, value] of this.#load(partition)) if (side === 'left') left.set(key, value)
+    // Read twice, so that only one side is held.
     for await (const [side, key, value] of this.#load(partition)) {
-      if (side === 'left') left.set(key, value)
-      else right.push([key, value])
-    }
-    for (const [key, value] of right) {
+      if (side === 'left') continue
       const other = left.get(key)
       if (other !== value) yield { key, left: other, right: value }
       left.delete(key)
@@ -92,35 +97,25 @@ export class SpooledJoin implements AsyncDisposable {
 
   async *#load(partition: number): AsyncGenerator<[Side, string, string]> {
     for (const { offset, bytes } of this.#spilled[partition] ?? []) {
-      const slice = Buffer.allocUnsafeSlow(bytes)
+      if (this.#slice.length < bytes) this.#slice = Buffer.allocUnsafeSlow(bytes)
+      const slice = this.#slice.subarray(0, bytes)
       if ((await this.#file?.read(slice, offset)) !== bytes) throw new Error('the spool of a comparison is cut short')
       yield* recordsOf(slice)
-      freeBuffer(slice)
     }
-    for (const [i, of] of this.#partitions.entries()) if (of === partition) yield* recordsOf(this.#record(i))
+    for (let i = 0; i < this.#records; i += 1) if (this.#partitions[i] === partition) yield* recordsOf(this.#record(i))
   }
 
   #record(i: number): Buffer {
-    return this.#arena.subarray(this.#offsets[i] ?? 0, this.#offsets[i + 1] ?? this.#used)
-  }
-
-  #grow(bytes: number): void {
-    const wanted = Math.max(this.#used + bytes, Math.min(this.#arena.length * 2, this.#heldBytes))
-    const grown = Buffer.allocUnsafeSlow(wanted)
-    this.#arena.copy(grown, 0, 0, this.#used)
-    freeBuffer(this.#arena)
-    this.#arena = grown
+    return this.#arena.subarray(this.#offsets[i], this.#offsets[i + 1])
   }
 
   async #spill(): Promise<void> {
     this.#file ??= await SpoolFile.create(this.#path)
-    const order = Uint32Array.from(this.#offsets.keys()).sort(
-      (a, b) => (this.#partitions[a] ?? 0) - (this.#partitions[b] ?? 0) || a - b,
-    )
+    const { order, ends } = this.#byPartition()
     let next = 0
-    for (let partition = 0; partition < PARTITIONS; partition += 1) {
+    for (const [partition, end] of ends.entries()) {
       const offset = this.#file.length
-      for (; this.#partitions[order[next] ?? -1] === partition; next += 1) {
+      for (; next < end; next += 1) {
         const written = this.#file.append(this.#record(order[next] ?? 0))
         if (written !== undefined) await written
       }
@@ -128,8 +123,23 @@ export class SpooledJoin implements AsyncDisposable {
       if (bytes > 0) this.#spilled[partition]?.push({ offset, bytes })
     }
     this.#used = 0
-    this.#offsets = []
-    this.#partitions = []
+    this.#records = 0
+  }
+
+  /** Numbers of the records held, those of one partition together and as they came, and where each partition ends among them. */
+  #byPartition(): { order: Uint32Array; ends: Uint32Array } {
+    const ends = new Uint32Array(PARTITIONS)
+    const held = this.#partitions.subarray(0, this.#records)
+    for (const partition of held) ends[partition] = (ends[partition] ?? 0) + 1
+    for (let i = 1; i < PARTITIONS; i += 1) ends[i] = (ends[i] ?? 0) + (ends[i - 1] ?? 0)
+    const next = Uint32Array.from(ends, (_, i) => (i === 0 ? 0 : (ends[i - 1] ?? 0)))
+    const order = new Uint32Array(this.#records)
+    for (const [record, partition] of held.entries()) {
+      const place = next[partition] ?? 0
+      order[place] = record
+      next[partition] = place + 1
+    }
+    return { order, ends }
   }
 }
 
