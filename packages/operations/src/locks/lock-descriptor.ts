@@ -10,10 +10,21 @@ import { TargetUnusableError } from '../errors.ts'
 
 const HELD_BY_ANOTHER = 1
 
-/** @param path for errors. @returns false where somebody else holds it. @throws {TargetUnusableError} the program is not there, or the file system has no locks. */
-export async function lockDescriptor(descriptor: number, path: string): Promise<boolean> {
+/**
+ * @param kind several can hold it 'shared'. @param waitMs how long to wait for it, at most. @param path for errors.
+ * @returns false where somebody else holds it. @throws {TargetUnusableError} the program is not there, or the file system has no locks.
+ */
+export async function lockDescriptor(
+  descriptor: number,
+  path: string,
+  kind: 'exclusive' | 'shared' = 'exclusive',
+  waitMs = 0,
+): Promise<boolean> {
   const { promise, resolve, reject } = Promise.withResolvers<boolean>()
-  const program = spawn('flock', ['-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', descriptor] })
+  const wait = waitMs === 0 ? ['-n'] : ['-w', String(waitMs / 1000)]
+  const program = spawn('flock', [...wait, kind === 'shared' ? '-s' : '-x', '3'], {
+    stdio: ['ignore', 'ignore', 'ignore', descriptor],
+  })
   program.once('error', (cause) => reject(unlockable(path, cause.message, cause)))
   program.once('close', (code, signal) => {
     if (code === 0) return resolve(true)

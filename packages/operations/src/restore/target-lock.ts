@@ -4,7 +4,8 @@
  * A server that is started on the directory meanwhile finds a live process there and ends (CreateLockFile,
  * src/backend/utils/init/miscinit.c); a restore finds a running server the same way. Restores keep each other out by a lock of the kernel's
  * on the directory itself (TargetRoot): whoever takes this one holds that one, so a file that a restore has left is stale, whatever process
- * has its number today, and two can never take over the same one. A server's file is stale once its process is gone, unless processes of
+ * has its number today, and two can never take over the same one. The kernel's lock of a directory does not reach other hosts, on NFS
+ * neither, and a host's name would not tell a restarted container from another machine: one host at a time is the operator's part. A server's file is stale once its process is gone, unless processes of
  * a dead postmaster still use its shared memory. One that has our own number is not ours: in a container every first process has it.
  */
 import { randomBytes } from 'node:crypto'
@@ -56,7 +57,7 @@ export class TargetLock {
       return new TargetLock(path, text)
     } catch (error) {
       if (error instanceof OperationalError) throw error
-      throw new TargetWriteError(path, error)
+      throw new TargetWriteError(`${directory}/${LOCK_FILE}`, error)
     } finally {
       await unlink(written).catch(() => {})
     }
@@ -119,7 +120,7 @@ async function unlinkIf(path: string, text: string): Promise<void> {
 
 async function isLocked(directory: string): Promise<boolean> {
   await using handle = await open(directory, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-  return !(await lockDescriptor(handle.fd, directory))
+  return !(await lockDescriptor(handle.fd, directory, 'shared'))
 }
 
 function isAlive(pid: number): boolean {
