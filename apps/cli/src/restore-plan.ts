@@ -29,7 +29,14 @@ export function planFacts(plan: RestorePlan): object {
     targetDirectory: request.targetDirectory,
     profile: request.profile,
     owner: plan.owner,
-    tablespaces: plan.tablespaces,
+    // Without the identities of directories, which mean nothing outside of this process.
+    tablespaces: plan.tablespaces.map(({ oid, name, kind, location, target }) => ({
+      oid,
+      name,
+      kind,
+      location,
+      target,
+    })),
     dataKeys: record.dataKeys,
     minimumSettings: record.server.minimumSettings,
     preloadLibraries: record.server.preloadLibraries,

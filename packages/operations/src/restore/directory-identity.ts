@@ -7,6 +7,20 @@ export interface Identity {
   readonly ino: bigint
 }
 
+/** A directory that was looked at. */
+export interface SeenDirectory extends Identity {
+  readonly uid: bigint
+  readonly mode: bigint
+}
+
+/** Where a directory of a restore is, or is to be made, as the plan found it: the claim wants to find the same. */
+export interface Place {
+  /** Undefined where there is none. */
+  readonly seen: SeenDirectory | undefined
+  /** The folder it is to be made in; undefined where it is there. */
+  readonly above: Identity | undefined
+}
+
 export function isSame(one: Identity, other: Identity): boolean {
   return one.dev === other.dev && one.ino === other.ino
 }

@@ -15,7 +15,10 @@ for await (const directory of createInterface({ input: process.stdin })) {
 async function hold(directory: string): Promise<string> {
   let root: TargetRoot | undefined
   try {
-    root = await TargetRoot.take(directory, undefined, await stat(directory, { bigint: true }))
+    root = await TargetRoot.take(directory, undefined, {
+      seen: await stat(directory, { bigint: true }),
+      above: undefined,
+    })
     const lock = await TargetLock.acquire(directory, directory)
     const held = root
     give = async () => {

@@ -29,6 +29,7 @@ import {
 import { type Estimate, estimateDuration } from './estimate-duration.ts'
 import { BackupReader, checkPack } from './fetch-pack.ts'
 import { Rereads } from './rereads.ts'
+import type { Place } from './directory-identity.ts'
 import { type HostFacts, checkHost } from './host-checks.ts'
 import { type PlannedTablespace, type TablespaceMapping, planTablespaces } from './plan-tablespaces.ts'
 import { type RestoreProfile, keptLibraries } from './recovery-config.ts'
@@ -74,6 +75,8 @@ export interface RestorePlan {
   readonly source: SourceDocument
   /** Where to read, in this order; the first one holds everything. */
   readonly sources: readonly Repository[]
+  /** Of the target. */
+  readonly place: Place
   readonly tablespaces: readonly PlannedTablespace[]
   /** Bytes to be fetched at most, WAL not counted. */
   readonly fetchBytes: number
@@ -135,8 +138,9 @@ export async function planRestore(request: RestoreRequest, deps: PlanDeps): Prom
   const host = await checkHost(record, source, keptLibraries(request.profile, record))
   for (const { check, message } of host.findings)
     deps.logger.warn({ check, reason: message }, 'restore preflight warning')
-  const { owner } = target
-  return { request, mode, record, table, source, sources, tablespaces, fetchBytes, disks, estimate, host, owner }
+  const { seen, above, owner } = target
+  const place = { seen, above }
+  return { request, mode, record, table, source, sources, place, tablespaces, fetchBytes, disks, estimate, host, owner }
 }
 
 function checkPath({ targetDirectory, profile, configuration }: RestoreRequest): void {

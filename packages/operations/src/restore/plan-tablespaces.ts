@@ -6,15 +6,15 @@
  * a directory that is there, and a later DROP deletes what is in it. So a location that exists here is refused, before anything is copied.
  */
 import type { BigIntStats } from 'node:fs'
-import { lstat, readdir } from 'node:fs/promises'
+import { lstat, readdir, stat } from 'node:fs/promises'
 import { dirname, isAbsolute, join, normalize } from 'node:path'
 import type { SourceDocument } from '@tidemark/repository'
 import { TablespaceLocationError, TablespaceMappingError } from '../errors.ts'
 import { type Owner, isRootsAlone } from './target-facts.ts'
-import { liesIn } from './directory-identity.ts'
+import { type Place, liesIn } from './directory-identity.ts'
 import { inServersDirectory, isSameMarker } from './tablespace-claim.ts'
 import { serversAbove } from './target-ground.ts'
-import { TABLESPACE_FENCE, type TargetMarker, readTablespaceMarker } from './target-marker.ts'
+import { TABLESPACE_FENCE, type TargetMarker, readTablespaceMarker, unfinished } from './target-marker.ts'
 
 export interface TablespaceMapping {
   /** As the source has it. */
@@ -38,6 +38,13 @@ export interface PlannedTablespace {
   readonly location: string | null
   /** On this host; undefined for one in place. */
   readonly target: { readonly path: string; readonly exists: boolean } | undefined
+  /** Which directory that is, for the claim to find again. */
+  readonly place: Place | undefined
+}
+
+interface Found {
+  readonly path: string
+  readonly place: Place
 }
 
 export interface TablespaceWishes {
@@ -84,8 +91,9 @@ export async function planTablespaces(
   for (const { pathInWal, ...each } of located) {
     const { oid, location } = each
     const find = pathInWal ? replayedTarget : copiedTarget
-    const target = location === null ? undefined : await find(oid, location, wishes, marker, owner)
-    planned.push({ ...each, target })
+    const found = location === null ? undefined : await find(oid, location, wishes, marker, owner)
+    const target = found === undefined ? undefined : { path: found.path, exists: found.place.seen !== undefined }
+    planned.push({ ...each, target, place: found?.place })
   }
   await refuseShared(planned)
   return planned
@@ -101,18 +109,19 @@ async function copiedTarget(
   wishes: TablespaceWishes,
   marker: TargetMarker | undefined,
   owner: Owner | undefined,
-): Promise<{ path: string; exists: boolean }> {
+): Promise<Found> {
   const mapped = wishes.tablespaceMappings.find(({ from }) => from === location)?.to
   const path = mapped ?? (wishes.tablespaceRoot === undefined ? undefined : join(wishes.tablespaceRoot, oid))
   const before = marker?.tablespaces[oid]
   if (marker !== undefined && before !== undefined) {
     if (path !== undefined && path !== before)
       throw new TablespaceMappingError(path, `tablespace ${oid} lies in ${before} since the restore that is taken up`)
-    return { path: before, exists: await mustBeOurs(oid, before, wishes.targetDirectory, marker, owner) }
+    const named = before === (path ?? location)
+    return { path: before, place: await mustBeOurs(oid, before, named, wishes.targetDirectory, marker, owner) }
   }
-  if (path !== undefined) return { path, exists: await checkTarget(path, wishes.targetDirectory) }
+  if (path !== undefined) return { path, place: await checkTarget(path, wishes.targetDirectory) }
   if ((await look(location)) !== undefined) throw TablespaceLocationError.exists(oid, location)
-  return { path: location, exists: await checkTarget(location, wishes.targetDirectory) }
+  return { path: location, place: await checkTarget(location, wishes.targetDirectory) }
 }
 
 /** Its path stands in WAL: the server wants an empty directory there, and says so only when it is far into recovery. */
@@ -122,49 +131,58 @@ async function replayedTarget(
   wishes: TablespaceWishes,
   marker: TargetMarker | undefined,
   owner: Owner | undefined,
-): Promise<{ path: string; exists: boolean }> {
+): Promise<Found> {
   if (marker?.tablespaces[oid] === location)
-    return { path: location, exists: await mustBeOurs(oid, location, wishes.targetDirectory, marker, owner) }
+    return { path: location, place: await mustBeOurs(oid, location, true, wishes.targetDirectory, marker, owner) }
   if ((await look(location)) !== undefined) throw TablespaceLocationError.replayed(oid, location)
-  return { path: location, exists: await checkTarget(location, wishes.targetDirectory) }
+  return { path: location, place: await checkTarget(location, wishes.targetDirectory) }
 }
 
-/** @returns whether it is there. @throws {TablespaceMappingError} */
-async function checkTarget(path: string, targetDirectory: string): Promise<boolean> {
+/** @throws {TablespaceMappingError} */
+async function checkTarget(path: string, targetDirectory: string): Promise<Place> {
   if (!isAbsolute(path) || normalize(path) !== path || path.endsWith('/') || /[\n\r\0]/.test(path))
     throw new TablespaceMappingError(path, 'it is no absolute, normalised path')
   await refuseNested(path, targetDirectory)
   const found = await look(path)
   if (found === undefined) {
-    if ((await look(dirname(path))) === undefined)
+    const above = await stat(dirname(path), { bigint: true }).catch(() => undefined)
+    if (above === undefined)
       throw new TablespaceMappingError(
         path,
         `${dirname(path)} does not exist: make it first, for the server's user to reach`,
       )
-    return false
+    return { seen: undefined, above }
   }
   if (found.isSymbolicLink()) throw new TablespaceMappingError(path, 'it is a symbolic link: name what it leads to')
   if (!found.isDirectory()) throw new TablespaceMappingError(path, 'it is no directory')
   const [first] = await namesIn(path)
   if (first !== undefined) throw new TablespaceMappingError(path, `it is not empty: it holds ${first}`)
-  return true
+  return { seen: found, above: undefined }
 }
 
 /**
  * A directory that a marker names is taken up, and what does not belong there is removed: so it carries a marker of its own. Both may be the
  * owner's own invention, so root goes only where that owner could have done the same, or where root itself was when it was killed.
  *
- * @returns whether it is there: a restore may have been killed before it made it.
+ * It may not be there: a restore may have been killed before it made it.
+ *
+ * @param named whether the operator or the backup says the path too; else the marker alone does.
  */
 async function mustBeOurs(
   oid: string,
   path: string,
+  named: boolean,
   targetDirectory: string,
   { state, directory: of }: TargetMarker,
   owner: Owner | undefined,
-): Promise<boolean> {
+): Promise<Place> {
   const found = await look(path)
-  if (found === undefined && state === 'incomplete') return await checkTarget(path, targetDirectory)
+  if (found === undefined && state === 'incomplete') {
+    const place = await checkTarget(path, targetDirectory)
+    // Root would make a directory wherever the marker's author likes, and give it to him.
+    if (named || owner === undefined || isRootsAlone(await lstat(targetDirectory, { bigint: true }))) return place
+    throw new TablespaceMappingError(path, 'it is not there, and only the marker names it: name it again')
+  }
   if (found?.isDirectory() !== true)
     throw new TablespaceMappingError(
       path,
@@ -181,9 +199,10 @@ async function mustBeOurs(
       path,
       `it has no ${TABLESPACE_FENCE} of this target: it may be somebody else's by now`,
     )
-  if (owner === undefined || found.uid === BigInt(owner.uid)) return true
+  const place = { seen: found, above: undefined }
+  if (owner === undefined || found.uid === BigInt(owner.uid)) return place
   const target = await look(targetDirectory)
-  if (target !== undefined && isRootsAlone(target) && isRootsAlone(found)) return true
+  if (target !== undefined && isRootsAlone(target) && isRootsAlone(found)) return place
   throw new TablespaceMappingError(path, 'it does not belong to the owner of the data directory')
 }
 
@@ -200,10 +219,12 @@ async function refuseNested(path: string, targetDirectory: string): Promise<void
   }
 }
 
+/** But for what a restore has left that was killed as it wrote its marker. */
 async function namesIn(path: string): Promise<string[]> {
-  return await readdir(path).catch((error: NodeJS.ErrnoException) => {
+  const names = await readdir(path).catch((error: NodeJS.ErrnoException) => {
     throw new TablespaceMappingError(path, `it cannot be listed: ${String(error.code)}`)
   })
+  return names.filter((name) => name !== unfinished(TABLESPACE_FENCE))
 }
 
 async function look(path: string): Promise<BigIntStats | undefined> {

@@ -86,7 +86,7 @@ export interface RestoreOutcome {
 /**
  * @throws {TargetNotEmptyError} @throws {TargetInUseError} @throws {TargetNotResumableError}: nothing was changed.
  * @throws {TargetWriteError} @throws {BackupIncompleteError} @throws {SealRefusedError}: the target is kept behind its fence, or, with
- *   `discardOnFailure`, is as empty as it was.
+ *   `discardOnFailure`, is as empty as it was; or is whole, where that alone failed which comes after the last word: the hint says so.
  */
 export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promise<RestoreOutcome> {
   const startedMs = deps.clock.monotonicMs()
@@ -94,8 +94,9 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
   const target = await TargetDirectory.claim(request.targetDirectory, {
     owner: plan.owner,
     mode: plan.mode,
-    tablespaces: plan.tablespaces.flatMap(({ oid, kind, target }) =>
-      target === undefined ? [] : [{ oid, ...target, linked: kind === 'copied' }],
+    place: plan.place,
+    tablespaces: plan.tablespaces.flatMap(({ oid, kind, target, place }) =>
+      target === undefined || place === undefined ? [] : [{ oid, path: target.path, place, linked: kind === 'copied' }],
     ),
     fence: {
       backupId: record.backupId,
@@ -132,6 +133,7 @@ export async function restoreBackup(plan: RestorePlan, deps: RestoreDeps): Promi
         await target.keep().catch(left)
       })
     else await target.keep().catch(left)
+    if (target.isComplete) throw wholeError(error, plan)
     throw kept ? keptError(error, plan) : error
   }
 }
@@ -282,15 +284,25 @@ async function placeWal(
   )
 }
 
+function keptError(error: unknown, { record, request: { targetDirectory } }: RestorePlan): unknown {
+  const goOn = `tidemark restore run ${record.backupId} --target ${targetDirectory} --resume`
+  const became = `what was written is kept and cannot start: go on with \`${goOn}\`, or remove it`
+  return explained(error, became, { kept: targetDirectory })
+}
+
+function wholeError(error: unknown, { request: { targetDirectory } }: RestorePlan): unknown {
+  const became = `all of the restore is in place in ${targetDirectory}: see that it and its tablespaces belong to the server's user, and start it`
+  return explained(error, became, { complete: targetDirectory })
+}
+
 /** The same error, which also says what has become of the target. */
-function keptError(error: unknown, { record, request }: RestorePlan): unknown {
+function explained(error: unknown, became: string, facts: Readonly<Record<string, unknown>>): unknown {
   if (!(error instanceof OperationalError)) return error
-  const { targetDirectory } = request
   const problem = problemOf(error)
   const relayed = new RelayedError({
     ...problem,
-    hint: `${problem.hint}; what was written is kept and cannot start: go on with \`tidemark restore run ${record.backupId} --target ${targetDirectory} --resume\`, or remove it`,
-    facts: { ...problem.facts, kept: targetDirectory },
+    hint: `${problem.hint}; ${became}`,
+    facts: { ...problem.facts, ...facts },
   })
   relayed.cause = error
   return relayed

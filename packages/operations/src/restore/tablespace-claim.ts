@@ -4,24 +4,31 @@
  * Between plan and claim anybody may have put something there, or have put another directory in its place; so it is looked at again once it
  * is held. Whatever does not carry the marker is neither written to nor taken away.
  */
-import { type BigIntStats, constants } from 'node:fs'
-import { lstat, open, readdir, rm } from 'node:fs/promises'
-import { TablespaceMappingError } from '../errors.ts'
+import { readdir, rm } from 'node:fs/promises'
+import { OperationalError } from '@tidemark/kernel'
+import { TablespaceMappingError, TargetWriteError } from '../errors.ts'
+import type { Place } from './directory-identity.ts'
 import { serversAbove } from './target-ground.ts'
 import type { Owner, TargetMode } from './target-facts.ts'
-import { TABLESPACE_FENCE, type TablespaceMarker, type TargetMarker, readTablespaceMarker } from './target-marker.ts'
+import {
+  TABLESPACE_FENCE,
+  type TablespaceMarker,
+  type TargetMarker,
+  placeMarker,
+  readTablespaceMarker,
+  unfinished,
+} from './target-marker.ts'
 import { TargetRoot } from './target-root.ts'
 
 export interface TargetTablespace {
   readonly oid: string
   /** Absolute; where its files go. */
   readonly path: string
-  readonly exists: boolean
+  /** As the plan found it. */
+  readonly place: Place
   /** Linked from pg_tblspc; else it is an empty directory that the server will want as it recovers. */
   readonly linked: boolean
 }
-
-const NEW = constants.O_CREAT | constants.O_EXCL | constants.O_WRONLY | constants.O_NOFOLLOW
 
 export class ClaimedTablespace {
   readonly oid: string
@@ -45,7 +52,8 @@ export class ClaimedTablespace {
 
   /**
    * @param of the data directory.
-   * @throws {TablespaceMappingError} it is not as it was planned. @throws {TargetUnusableError} @throws {TargetInUseError}: nothing was changed.
+   * @throws {TablespaceMappingError} it holds something. @throws {TargetUnusableError} it is not the one that was planned. @throws {TargetInUseError}
+   *   @throws {TargetWriteError}: nothing was changed.
    */
   static async take(
     tablespace: TargetTablespace,
@@ -54,34 +62,35 @@ export class ClaimedTablespace {
     owner: Owner | undefined,
   ): Promise<ClaimedTablespace> {
     const { path, oid } = tablespace
-    const seen = await lookAt(path)
-    if ((seen !== undefined) !== tablespace.exists)
-      throw new TablespaceMappingError(path, `it has been ${seen === undefined ? 'removed' : 'made'} since the plan`)
-    if (seen?.isDirectory() === false) throw new TablespaceMappingError(path, 'it is no directory')
-    const above = await serversAbove(path)
+    const above = await serversAbove(path).catch((error: NodeJS.ErrnoException) => {
+      throw new TablespaceMappingError(path, `it cannot be looked at: ${String(error.code)}`)
+    })
     if (above !== undefined) throw inServersDirectory(path, above)
-    const root = await TargetRoot.take(path, owner, seen)
+    const root = await TargetRoot.take(path, owner, tablespace.place)
     try {
       const marker = { oid, directory: { path, inode: await root.inode() }, of }
       const names = await readdir(root.base)
       const ours = isSameMarker(await readTablespaceMarker(root.base), marker)
-      const held = names.find((name) => name !== TABLESPACE_FENCE || !ours)
+      const held = names.find((name) => name !== unfinished(TABLESPACE_FENCE) && (name !== TABLESPACE_FENCE || !ours))
       if (held !== undefined && (mode === 'new' || !ours))
         throw new TablespaceMappingError(path, `it is not empty: it holds ${held}, and no marker of this target`)
       if (!ours) await writeMarker(root, marker)
       return new ClaimedTablespace(tablespace, root, marker, ours ? 'ours' : 'empty')
     } catch (error) {
-      await root.release()
-      throw error
+      await root.release().catch(() => {})
+      throw error instanceof OperationalError ? error : new TargetWriteError(path, error)
     }
   }
 
   /** As it was when it was taken. Files that were written to it since stay, with the marker. */
   async release(): Promise<void> {
-    const names = await readdir(this.root.base)
-    if (this.#found === 'empty' && names.length === 1 && (await this.#isMarked()))
-      await rm(`${this.root.base}/${TABLESPACE_FENCE}`)
-    await this.root.release()
+    try {
+      const names = await readdir(this.root.base)
+      if (this.#found === 'empty' && names.length === 1 && (await this.#isMarked()))
+        await rm(`${this.root.base}/${TABLESPACE_FENCE}`)
+    } finally {
+      await this.root.release()
+    }
   }
 
   /** Takes away what is in it, where it is still marked as this restore's. */
@@ -117,16 +126,12 @@ export function inServersDirectory(path: string, above: string): TablespaceMappi
 }
 
 async function writeMarker(root: TargetRoot, marker: TablespaceMarker): Promise<void> {
-  await using file = await open(`${root.base}/${TABLESPACE_FENCE}`, NEW, 0o600)
-  await file.writeFile(`${JSON.stringify(marker)}\n`)
-  if (root.owner !== undefined) await file.chown(root.owner.uid, root.owner.gid)
-  await file.sync()
-  await root.sync()
-}
-
-async function lookAt(path: string): Promise<BigIntStats | undefined> {
-  return await lstat(path, { bigint: true }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code === 'ENOENT') return undefined
-    throw new TablespaceMappingError(path, `it cannot be looked at: ${String(error.code)}`)
-  })
+  if (!(await placeMarker(root.base, TABLESPACE_FENCE, marker, root.owner)))
+    throw new TablespaceMappingError(root.path, `it holds ${TABLESPACE_FENCE}`)
+  try {
+    await root.sync()
+  } catch (error) {
+    await rm(`${root.base}/${TABLESPACE_FENCE}`, { force: true }).catch(() => {})
+    throw error
+  }
 }

@@ -10,11 +10,12 @@ import {
   readlink,
   rename,
   rm,
+  stat,
   symlink,
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import {
   TargetInUseError,
@@ -23,6 +24,7 @@ import {
   TargetUnusableError,
   TargetWriteError,
 } from '../errors.ts'
+import type { Place } from './directory-identity.ts'
 import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
 import { inspectTarget } from './target-facts.ts'
 
@@ -49,8 +51,15 @@ const fence = {
   profile: 'clone',
   startedAt: 'then',
 } as const
-const claim = (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> =>
-  TargetDirectory.claim(path, { owner: OWNER, mode: 'new', tablespaces: [], fence, ...options })
+const claim = async (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> => {
+  const place = options.place ?? (await inspectTarget(path, options.owner ?? OWNER, options.mode))
+  return await TargetDirectory.claim(path, { owner: OWNER, mode: 'new', place, tablespaces: [], fence, ...options })
+}
+/** As a plan would find it. */
+const placeOf = async (path: string): Promise<Place> => {
+  const seen = await lstat(path, { bigint: true }).catch(() => undefined)
+  return { seen, above: seen === undefined ? await stat(dirname(path), { bigint: true }) : undefined }
+}
 const markerOf = async (path: string): Promise<unknown> => JSON.parse(await readFile(join(path, FENCE), 'utf8'))
 
 /** A finished restore of one file and pg_control. */
@@ -240,8 +249,8 @@ test('tablespaces are linked, their directories made and given away, and taken a
   await mkdir(later)
   const target = await claim(path, {
     tablespaces: [
-      { oid: '16400', path: space, exists: false, linked: true },
-      { oid: '16500', path: later, exists: true, linked: false },
+      { oid: '16400', path: space, place: await placeOf(space), linked: true },
+      { oid: '16500', path: later, place: await placeOf(later), linked: false },
     ],
   })
   await target.makeDirectory('pg_tblspc', 0o700)

@@ -21,10 +21,12 @@ import {
   symlink,
 } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { TargetInUseError, TargetNotEmptyError, TargetUnusableError, TargetWriteError } from '../errors.ts'
+import { OperationalError } from '@tidemark/kernel'
+import { TargetInUseError, TargetNotEmptyError, TargetWriteError } from '../errors.ts'
+import type { Place } from './directory-identity.ts'
 import { type Owner, type TargetFacts, type TargetMode, inspectTarget } from './target-facts.ts'
 import { LOCK_FILE, TargetLock } from './target-lock.ts'
-import { FENCE, TABLESPACE_FENCE, type TargetMarker } from './target-marker.ts'
+import { FENCE, TABLESPACE_FENCE, type TargetMarker, placeMarker, unfinished } from './target-marker.ts'
 import { ClaimedTablespace, type TargetTablespace } from './tablespace-claim.ts'
 import { refuseMountsBelow } from './target-ground.ts'
 import { type TargetPaths, absolutePath, pathBytes } from './target-paths.ts'
@@ -41,6 +43,8 @@ const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOL
 export interface ClaimOptions {
   readonly owner: Owner | undefined
   readonly mode: TargetMode
+  /** As the plan found it. */
+  readonly place: Place
   readonly tablespaces: readonly TargetTablespace[]
   readonly fence: Omit<TargetMarker, 'state' | 'ready' | 'directory' | 'tablespaces' | 'owner'>
 }
@@ -54,6 +58,7 @@ export class TargetDirectory {
   readonly #directories: { readonly relative: string; readonly mode: number }[] = []
   #lock: TargetLock | undefined
   #ready = false
+  #complete = false
 
   private constructor(root: TargetRoot, fence: Omit<TargetMarker, 'state'>) {
     this.path = root.path
@@ -66,12 +71,12 @@ export class TargetDirectory {
    * Makes the directories where needed, fences and locks them.
    *
    * @throws {TargetNotEmptyError} another restore was first. @throws {TargetUnusableError} @throws {TargetInUseError} @throws {TargetNotResumableError}
-   *   @throws {TablespaceMappingError}: nothing was changed.
+   *   @throws {TablespaceMappingError} @throws {TargetWriteError}: nothing was changed.
    */
   static async claim(path: string, options: ClaimOptions): Promise<TargetDirectory> {
     const { owner, mode, fence } = options
     const facts = await inspectTarget(path, owner, mode)
-    const root = await TargetRoot.take(path, facts.owner, facts.seen, facts.above)
+    const root = await TargetRoot.take(path, facts.owner, options.place)
     try {
       const directory = { path, inode: await root.inode() }
       const target = new TargetDirectory(root, {
@@ -91,6 +96,11 @@ export class TargetDirectory {
   /** Everything is in place but, maybe, the name of pg_control: an earlier restore had come that far. */
   get isReady(): boolean {
     return this.#ready
+  }
+
+  /** The fence says so, and the server may start, whatever failed afterwards. */
+  get isComplete(): boolean {
+    return this.#complete
   }
 
   get paths(): TargetPaths {
@@ -170,7 +180,8 @@ export class TargetDirectory {
   /**
    * Gives pg_control its name and says that the directory is whole, who made it and from what.
    *
-   * The fence says 'ready' in between: whoever finds it so has nothing left to copy, and must not, since a server may have run here.
+   * The fence says 'ready' in between: whoever finds it so has nothing left to copy, and must not, since a server may have run here. What fails
+   * after the last word leaves it whole, which isComplete tells. Until then all stays root's: what fails before may have to be taken away.
    */
   async complete(finishedAt: string): Promise<void> {
     if (!this.#ready) {
@@ -178,10 +189,10 @@ export class TargetDirectory {
       this.#ready = true
     }
     if (!(await this.#isFile(CONTROL_FILE))) await this.promote(CONTROL_FILE_WAITING, CONTROL_FILE)
-    for (const { root } of this.#tablespaces) await root.giveBack()
-    await this.#writeFence({ state: 'complete', ...this.#fence, finishedAt })
-    await this.#lock?.release()
-    await this.#root.giveBack()
+    await this.#renameFence({ state: 'complete', ...this.#fence, finishedAt })
+    this.#complete = true
+    await this.#guard(FENCE, () => this.#root.sync())
+    await this.#giveBack()
   }
 
   /** The bytes of a file that this restore has written. */
@@ -189,34 +200,37 @@ export class TargetDirectory {
     return readFile(pathBytes(this.absolute(relative)))
   }
 
-  /** Leaves what is there for a restore that takes it up again. pg_control waits under its other name: nothing starts here. */
+  /**
+   * Leaves what is there for a restore that takes it up again. pg_control waits under its other name: nothing starts here. One that is
+   * complete stays so.
+   */
   async keep(): Promise<void> {
-    await this.#hideControlFile()
-    for (const { relative, mode } of this.#directories.toReversed())
-      await this.#handOver(relative, mode).catch(() => {})
-    for (const { root } of this.#tablespaces) await root.giveBack()
-    await this.#lock?.release()
-    await this.#root.giveBack()
+    if (!this.#root.isHeld) return
+    try {
+      if (this.#complete) return
+      await this.#hideControlFile()
+      for (const { relative, mode } of this.#directories.toReversed())
+        await this.#handOver(relative, mode).catch(() => {})
+    } finally {
+      await this.#giveBack()
+    }
   }
 
-  /** Takes away everything: the directory was empty, or was not there. pg_control goes first: no half starts. */
+  /** Takes away everything: the directory was empty, or was not there. pg_control goes first: no half starts. One that is complete stays. */
   async discard(): Promise<void> {
+    if (this.#complete || !this.#root.isHeld) return await this.keep()
     await rm(this.join(CONTROL_FILE), { force: true })
-    for (const tablespace of this.#tablespaces) await tablespace.discard()
+    for (const tablespace of this.#tablespaces) if (tablespace.root.isHeld) await tablespace.discard()
     await this.#root.clear(FENCE)
     await rm(this.join(FENCE), { force: true })
     await this.#root.release()
   }
 
   async #fenceNew({ tablespaces, mode }: ClaimOptions): Promise<void> {
-    const handle = await open(this.join(FENCE), 'wx', 0o600).catch((error: NodeJS.ErrnoException) => {
-      if (error.code === 'EEXIST') throw new TargetNotEmptyError(this.path, FENCE)
-      throw new TargetUnusableError(this.path, String(error.code), 'check its rights', error)
-    })
+    const marker = { state: 'incomplete', ...this.#fence } as const
+    const placed = await this.#guard(FENCE, () => placeMarker(this.#root.base, FENCE, marker, this.owner))
+    if (!placed) throw new TargetNotEmptyError(this.path, FENCE)
     try {
-      await using fenceFile = handle
-      await fenceFile.writeFile(`${JSON.stringify({ state: 'incomplete', ...this.#fence })}\n`)
-      await fenceFile.sync()
       // Somebody may have put something there between the look and the fence.
       const found = (await readdir(this.#root.base)).find((name) => name !== FENCE)
       if (found !== undefined) throw new TargetNotEmptyError(this.path, found)
@@ -224,9 +238,9 @@ export class TargetDirectory {
       await this.#root.sync()
       await this.#claimTablespaces(tablespaces, mode)
     } catch (error) {
-      await this.#lock?.release()
-      await rm(this.join(FENCE), { force: true })
-      throw error
+      await this.#lock?.release().catch(() => {})
+      await rm(this.join(FENCE), { force: true }).catch(() => {})
+      throw error instanceof OperationalError ? error : new TargetWriteError(this.path, error)
     }
   }
 
@@ -253,7 +267,7 @@ export class TargetDirectory {
       if (hidden) await rename(this.join(CONTROL_FILE_WAITING), this.join(CONTROL_FILE)).catch(() => {})
       if (fenced && marker !== undefined) await this.#writeFence(marker).catch(() => {})
       for (const tablespace of this.#tablespaces) await tablespace.release().catch(() => {})
-      await lock.release()
+      await lock.release().catch(() => {})
       throw error
     }
   }
@@ -303,11 +317,26 @@ export class TargetDirectory {
   }
 
   async #writeFence(marker: TargetMarker): Promise<void> {
-    const temporary = `${FENCE}.tmp`
-    await rm(this.join(temporary), { force: true })
+    await this.#renameFence(marker)
+    await this.#guard(FENCE, () => this.#root.sync())
+  }
+
+  async #renameFence(marker: TargetMarker): Promise<void> {
+    const temporary = unfinished(FENCE)
+    await this.#guard(temporary, () => rm(this.join(temporary), { force: true }))
     await this.writeFile(temporary, Buffer.from(`${JSON.stringify(marker)}\n`))
     await this.#guard(FENCE, () => rename(this.join(temporary), this.join(FENCE)))
-    await this.#root.sync()
+  }
+
+  /** Whatever fails, all of it is given back; the data directory last, since a server may start from then on. */
+  async #giveBack(): Promise<void> {
+    const failures: unknown[] = []
+    const lock = this.#lock
+    if (lock !== undefined && this.#root.isHeld)
+      await this.#guard(LOCK_FILE, () => lock.release()).catch((error: unknown) => failures.push(error))
+    for (const root of [...this.#tablespaces.map((tablespace) => tablespace.root), this.#root])
+      await root.giveBack().catch((error: unknown) => failures.push(new TargetWriteError(root.path, error)))
+    if (failures.length > 0) throw failures[0]
   }
 
   async #handOver(relative: string, mode: number): Promise<void> {
@@ -352,7 +381,7 @@ function latin1(path: string): string {
 }
 
 /** Names in the data directory that are this restore's own while it runs. */
-export const OF_THE_RESTORE: ReadonlySet<string> = new Set([FENCE, `${FENCE}.tmp`, LOCK_FILE])
+export const OF_THE_RESTORE: ReadonlySet<string> = new Set([FENCE, unfinished(FENCE), LOCK_FILE])
 
 /** The same in a tablespace, as the file list would name it. */
 export function ofTheTablespace(oid: string): string {

@@ -2,11 +2,12 @@
 import type { BigIntStats } from 'node:fs'
 import { lstat, readdir, stat, statfs } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import { OperationalError } from '@tidemark/kernel'
 import { TargetNotEmptyError, TargetNotResumableError, TargetUnusableError } from '../errors.ts'
-import { type Identity, resolvedPath } from './directory-identity.ts'
+import { type Place, resolvedPath } from './directory-identity.ts'
 import { refuseMountsBelow, serversAbove } from './target-ground.ts'
 import { refuseIfHeld } from './target-lock.ts'
-import { type TargetMarker, readMarker } from './target-marker.ts'
+import { FENCE, type TargetMarker, readMarker, unfinished } from './target-marker.ts'
 
 export interface Owner {
   readonly uid: number
@@ -16,11 +17,7 @@ export interface Owner {
 /** 'new' wants an empty directory; 'resume' one whose restore did not finish; 'delta' one that a restore made. */
 export type TargetMode = 'new' | 'resume' | 'delta'
 
-export interface TargetFacts {
-  /** Which directory was looked at; undefined where there is none. */
-  readonly seen: Identity | undefined
-  /** Where it is to be made; undefined where it is there. */
-  readonly above: Identity | undefined
+export interface TargetFacts extends Place {
   readonly freeBytes: number
   /** Whom the files must belong to; undefined where this process makes them its own. */
   readonly owner: Owner | undefined
@@ -56,7 +53,8 @@ export async function inspectTarget(
   }
   if (!target.isDirectory()) throw new TargetNotEmptyError(directory, 'a file or link of that name')
   const found = await namesIn(directory)
-  const [first] = found
+  // One that was killed before it had a fence has changed nothing.
+  const first = found.find((name) => name !== unfinished(FENCE))
   if (first !== undefined) {
     const marker = await readMarker(directory)
     if (marker?.state === 'incomplete') throw TargetNotEmptyError.ofRestore(directory, marker.backupId)
@@ -74,8 +72,11 @@ async function inspectMarked(
 ): Promise<TargetFacts> {
   if (target?.isDirectory() !== true) throw new TargetNotResumableError(directory, mode, 'it is no directory')
   await refuseMountsBelow(await resolvedPath(directory), directory)
-  await refuseIfHeld(directory, directory, 'unlocked')
-  const marker = await readMarker(directory)
+  await refuseIfHeld(directory, directory, 'unlocked').catch((error: unknown) => {
+    throw error instanceof OperationalError ? error : unreadable(directory, error)
+  })
+  const found = await readMarker(directory)
+  const marker = mode === 'resume' && isRootsAlone(target) ? notGivenBack(found) : found
   if (marker === undefined) throw new TargetNotResumableError(directory, mode, 'no restore has left its marker in it')
   const wanted = mode === 'resume' ? 'incomplete' : 'complete'
   if (marker.state !== wanted)
@@ -96,6 +97,13 @@ async function inspectMarked(
   return { seen: target, above: undefined, freeBytes, owner: ownerFor(directory, target, asked), marker }
 }
 
+/** Killed after its last word, and before it gave the directories to their owner: that alone is left to do. */
+function notGivenBack(marker: TargetMarker | undefined): TargetMarker | undefined {
+  if (marker?.state !== 'complete') return marker
+  const { finishedAt: _, ...rest } = marker
+  return { ...rest, state: 'incomplete', ready: true }
+}
+
 /** Left by a restore of root's that was killed. */
 export function isRootsAlone({ uid, mode }: { readonly uid: bigint; readonly mode: bigint }): boolean {
   return uid === 0n && (mode & 0o777n) === 0o700n
@@ -114,14 +122,20 @@ async function refuseServersGround(directory: string): Promise<void> {
 }
 
 async function namesIn(directory: string): Promise<string[]> {
-  return await readdir(directory).catch((error: NodeJS.ErrnoException) => {
-    throw new TargetUnusableError(
-      directory,
-      String(error.code),
-      'run the restore as the user who owns it, or as root',
-      error,
-    )
+  return await readdir(directory).catch((error: unknown) => {
+    throw unreadable(directory, error)
   })
+}
+
+/** A directory that root restored into, or was killed in, is closed to others. */
+function unreadable(directory: string, cause: unknown): TargetUnusableError {
+  const { code } = cause as NodeJS.ErrnoException
+  return new TargetUnusableError(
+    directory,
+    `it cannot be read: ${String(code)}`,
+    'run the restore as the user who owns it, or as root',
+    cause,
+  )
 }
 
 export async function freeBytesOf(directory: string): Promise<number> {

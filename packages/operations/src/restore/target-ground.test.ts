@@ -15,9 +15,10 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { TablespaceMappingError, TargetUnusableError } from '../errors.ts'
+import type { Place } from './directory-identity.ts'
 import { planTablespaces } from './plan-tablespaces.ts'
 import type { TargetTablespace } from './tablespace-claim.ts'
 import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
@@ -47,9 +48,21 @@ const fence = {
   profile: 'clone',
   startedAt: 'then',
 } as const
-const claim = (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> =>
-  TargetDirectory.claim(path, { owner: OWNER, mode: 'new', tablespaces: [], fence, ...options })
-const space = (path: string, exists = true): TargetTablespace => ({ oid: '16400', path, exists, linked: true })
+const claim = async (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> => {
+  const place = options.place ?? (await inspectTarget(path, options.owner ?? OWNER, options.mode))
+  return await TargetDirectory.claim(path, { owner: OWNER, mode: 'new', place, tablespaces: [], fence, ...options })
+}
+/** As a plan would find it. */
+const placeOf = async (path: string): Promise<Place> => {
+  const seen = await lstat(path, { bigint: true }).catch(() => undefined)
+  return { seen, above: seen === undefined ? await stat(dirname(path), { bigint: true }) : undefined }
+}
+const space = async (path: string): Promise<TargetTablespace> => ({
+  oid: '16400',
+  path,
+  place: await placeOf(path),
+  linked: true,
+})
 
 async function made(name: string): Promise<string> {
   const path = join(folder, name)
@@ -68,18 +81,18 @@ test('a directory that took the place of the one that was looked at is left as i
   await rename(path, `${path}-aside`)
   await rename(victim, path)
   const before = await lstat(path)
-  await expect(TargetRoot.take(path, OWNER, seen)).rejects.toThrow(TargetUnusableError)
+  await expect(TargetRoot.take(path, OWNER, { seen, above: undefined })).rejects.toThrow(TargetUnusableError)
   expect(await lstat(path)).toMatchObject({ uid: before.uid, gid: before.gid, mode: before.mode })
-  await expect(TargetRoot.take(path, OWNER, undefined)).rejects.toThrow(TargetUnusableError)
+  await expect(TargetRoot.take(path, OWNER, await placeOf(join(folder, 'none')))).rejects.toThrow(TargetUnusableError)
   expect(await lstat(path)).toMatchObject({ uid: before.uid, gid: before.gid, mode: before.mode })
 })
 
 test.runIf(isRoot)('nothing is made in a folder that took the place of the one that was looked at', async () => {
   const [above, other] = [await made('above'), await made('other')]
-  const { seen, above: looked } = await inspectTarget(join(above, 'target'), OWNER)
+  const place = await inspectTarget(join(above, 'target'), OWNER)
   await rename(above, `${above}-aside`)
   await symlink(other, above)
-  await expect(TargetRoot.take(join(above, 'target'), OWNER, seen, looked)).rejects.toThrow(TargetUnusableError)
+  await expect(TargetRoot.take(join(above, 'target'), OWNER, place)).rejects.toThrow(TargetUnusableError)
   expect(await readdir(other)).toEqual([])
 })
 
@@ -88,7 +101,7 @@ describe('a claim that fails changes nothing', () => {
     const [path, full] = [await made('target'), await made('full')]
     for (const each of [path, full]) await chown(each, OTHER.uid, OTHER.gid)
     await writeFile(join(full, 'precious'), '')
-    await expect(claim(path, { tablespaces: [space(full)] })).rejects.toThrow(TablespaceMappingError)
+    await expect(claim(path, { tablespaces: [await space(full)] })).rejects.toThrow(TablespaceMappingError)
     for (const each of [path, full]) expect(await lstat(each)).toMatchObject({ ...OTHER, mode: 0o40755 })
     expect(await readdir(path)).toEqual([])
     expect(await readdir(full)).toEqual(['precious'])
@@ -97,11 +110,12 @@ describe('a claim that fails changes nothing', () => {
   test('where it would have made the directory, there is none', async () => {
     const full = await made('full')
     await writeFile(join(full, 'precious'), '')
-    const tablespaces = [space(join(folder, 'made'), false), { ...space(full), oid: '16500' }]
+    const tablespaces = [await space(join(folder, 'made')), { ...(await space(full)), oid: '16500' }]
     await expect(claim(join(folder, 'target'), { tablespaces })).rejects.toThrow(/it holds precious/)
     expect((await readdir(folder)).toSorted()).toEqual(['full'])
     // Planned as absent, and there by now.
-    await expect(claim(join(folder, 'target'), { tablespaces: [space(full, false)] })).rejects.toThrow(/made since/)
+    const absent = { ...(await space(full)), place: (await space(join(folder, 'made'))).place }
+    await expect(claim(join(folder, 'target'), { tablespaces: [absent] })).rejects.toThrow(/not the directory/)
     expect((await readdir(folder)).toSorted()).toEqual(['full'])
   })
 
@@ -110,7 +124,9 @@ describe('a claim that fails changes nothing', () => {
     await restoredWith(path, side)
     await rm(join(side, MARKER))
     await writeFile(join(side, 'precious'), '')
-    await expect(claim(path, { mode: 'delta', tablespaces: [space(side)] })).rejects.toThrow(/no marker of this target/)
+    await expect(claim(path, { mode: 'delta', tablespaces: [await space(side)] })).rejects.toThrow(
+      /no marker of this target/,
+    )
     expect(await readdir(join(path, 'global'))).toEqual(['pg_control'])
     expect(JSON.parse(await readFile(join(path, 'tidemark_restore.json'), 'utf8'))).toMatchObject({ state: 'complete' })
     expect(await readdir(path)).not.toContain('postmaster.pid')
@@ -120,7 +136,7 @@ describe('a claim that fails changes nothing', () => {
 
 /** A finished restore with one tablespace. */
 async function restoredWith(path: string, side: string): Promise<void> {
-  const target = await claim(path, { tablespaces: [space(side)] })
+  const target = await claim(path, { tablespaces: [await space(side)] })
   await target.makeDirectory('global', 0o700)
   await target.makeDirectory('pg_tblspc', 0o700)
   await target.linkTablespaces()
@@ -138,14 +154,14 @@ describe('a tablespace', () => {
       directory: { path: side, inode: (await stat(side)).ino },
       of: { path, inode: (await stat(path)).ino },
     })
-    const again = await claim(path, { mode: 'delta', tablespaces: [space(side)] })
+    const again = await claim(path, { mode: 'delta', tablespaces: [await space(side)] })
     await again.keep()
     expect(await readdir(side)).toEqual([MARKER])
   })
 
   test('that does not carry its marker any more is not emptied by a discard', async () => {
     const side = await made('side')
-    const target = await claim(join(folder, 'target'), { tablespaces: [space(side)] })
+    const target = await claim(join(folder, 'target'), { tablespaces: [await space(side)] })
     await rm(join(side, MARKER))
     await writeFile(join(side, 'precious'), '')
     await target.discard()
@@ -154,13 +170,15 @@ describe('a tablespace', () => {
 
   test('of two restores into one directory, the second is refused and takes nothing away', async () => {
     const side = await made('side')
-    const first = await claim(join(folder, 'first'), { tablespaces: [space(side)] })
+    const first = await claim(join(folder, 'first'), { tablespaces: [await space(side)] })
     await writeFile(join(side, 'of the first'), '')
-    await expect(claim(join(folder, 'second'), { tablespaces: [space(side)] })).rejects.toMatchObject({
+    await expect(claim(join(folder, 'second'), { tablespaces: [await space(side)] })).rejects.toMatchObject({
       code: 'TARGET_IN_USE',
     })
     await first.keep()
-    await expect(claim(join(folder, 'second'), { tablespaces: [space(side)] })).rejects.toThrow(TablespaceMappingError)
+    await expect(claim(join(folder, 'second'), { tablespaces: [await space(side)] })).rejects.toThrow(
+      TablespaceMappingError,
+    )
     expect((await readdir(side)).toSorted()).toEqual(['of the first', MARKER])
     expect(await readdir(folder)).not.toContain('second')
   })

@@ -76,7 +76,10 @@ test('a restore that was killed leaves no lock, also where its number is that of
   await writeFile(join(folder, 'postmaster.pid'), text.replace(/^\d+/, String(process.ppid)))
 
   expect(await refuseIfHeld(folder, folder, 'unlocked')).toMatch(/tidemark restore/)
-  const root = await TargetRoot.take(folder, undefined, await stat(folder, { bigint: true }))
+  const root = await TargetRoot.take(folder, undefined, {
+    seen: await stat(folder, { bigint: true }),
+    above: undefined,
+  })
   const lock = await TargetLock.acquire(folder, folder)
   expect(await lock.holds()).toBe(true)
   expect(await readdir(folder)).toEqual(['postmaster.pid'])

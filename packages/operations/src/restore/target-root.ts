@@ -11,13 +11,13 @@ import { basename, dirname } from 'node:path'
 import { OperationalError } from '@tidemark/kernel'
 import { TargetInUseError, TargetUnusableError } from '../errors.ts'
 import { lockDescriptor } from '../locks/lock-descriptor.ts'
-import { type Identity, isSame } from './directory-identity.ts'
+import { type Place, type SeenDirectory, isSame } from './directory-identity.ts'
 import { refuseMountsBelow } from './target-ground.ts'
 import type { Owner } from './target-facts.ts'
 
 const DIRECTORY = constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW
-/** Whoever only looks holds the lock for an instant. */
-const LOCK_ATTEMPTS = 3
+/** Whoever only looks holds the lock for an instant; it may be a long one on a busy machine. */
+const LOCK_WAIT_MS = 200
 
 export class TargetRoot {
   readonly path: string
@@ -44,16 +44,10 @@ export class TargetRoot {
   /**
    * Makes it where needed (folders above it are never made), locks it and takes it over.
    *
-   * @param seen what was looked at; undefined: nothing was there. Where it is another directory by now, nothing is changed.
-   * @param above the same of the folder above, where nothing was there.
+   * @param place as the plan found it. Where it, or as root the folder above, is another directory by now, nothing is changed.
    * @throws {TargetUnusableError} @throws {TargetInUseError} another restore is in it.
    */
-  static async take(
-    path: string,
-    owner: Owner | undefined,
-    seen: Identity | undefined,
-    above?: Identity,
-  ): Promise<TargetRoot> {
+  static async take(path: string, owner: Owner | undefined, { seen, above }: Place): Promise<TargetRoot> {
     // As root by descriptor: whoever owns what lies above must not move it between the steps.
     const parent =
       owner === undefined ? undefined : await opened(dirname(path), constants.O_RDONLY | constants.O_DIRECTORY)
@@ -75,8 +69,12 @@ export class TargetRoot {
           : !isSame(found, seen)
       )
         throw replaced(path)
-      await lock(handle, path)
-      const root = new TargetRoot(path, owner, seen === undefined ? undefined : found, parent, handle)
+      if (!(await lockDescriptor(handle.fd, path, 'exclusive', LOCK_WAIT_MS)))
+        throw new TargetInUseError(path, undefined)
+      // Only now: whoever held the lock until then may have made it root's for as long.
+      const before = await handle.stat({ bigint: true })
+      if (owner !== undefined && seen !== undefined && !isOwnedAs(before, seen)) throw replaced(path)
+      const root = new TargetRoot(path, owner, seen === undefined ? undefined : before, parent, handle)
       await refuseMountsBelow(await root.realPath(), path)
       await root.#takeOver(handle)
       return root
@@ -86,13 +84,20 @@ export class TargetRoot {
       await parent?.close()
       if (error instanceof OperationalError) throw error
       const { code } = error as NodeJS.ErrnoException
+      if (code === 'EEXIST') throw replaced(path)
       throw new TargetUnusableError(path, String(code), 'check the path and the rights of the folders above it', error)
     }
   }
 
-  /** How this process reaches it. */
+  /** Whether it is still this restore's: it was neither given back nor released. */
+  get isHeld(): boolean {
+    return this.#handle !== undefined
+  }
+
+  /** How this process reaches it, for as long as it is held: from then on its path may lead anywhere. */
   get base(): string {
-    return this.owner === undefined || this.#handle === undefined ? this.path : descriptorPath(this.#handle)
+    const handle = this.#open()
+    return this.owner === undefined ? this.path : descriptorPath(handle)
   }
 
   /** Where it lies, links resolved. */
@@ -135,9 +140,13 @@ export class TargetRoot {
   }
 
   async sync(): Promise<void> {
-    await using root = await open(this.base, 'r')
-    await root.sync()
-    await using parent = await open(dirname(this.path), 'r').catch(() => undefined)
+    await this.#open().sync()
+    if (this.#parent !== undefined) {
+      await this.#parent.sync().catch(() => {})
+      return
+    }
+    const flags = constants.O_RDONLY | constants.O_DIRECTORY
+    await using parent = await open(dirname(this.path), flags).catch(() => undefined)
     // A parent that may not be read may not be synced either; its entry is then the file system's promise.
     await parent?.sync().catch(() => {})
   }
@@ -177,17 +186,17 @@ function isJustMade({ uid, mode }: BigIntStats, names: readonly string[]): boole
   return Number(uid) === process.geteuid?.() && (mode & 0o077n) === 0n && names.length === 0
 }
 
+/** The plan judged by owner and mode whether root may go there: who has the directory now must be who had it then. */
+function isOwnedAs(found: SeenDirectory, seen: SeenDirectory): boolean {
+  return found.uid === seen.uid && found.mode === seen.mode
+}
+
 function replaced(path: string): TargetUnusableError {
   return new TargetUnusableError(
     path,
     'it is not the directory that was looked at',
     'see who works there, and try again',
   )
-}
-
-async function lock(handle: FileHandle, path: string): Promise<void> {
-  for (let attempt = 1; !(await lockDescriptor(handle.fd, path)); attempt += 1)
-    if (attempt === LOCK_ATTEMPTS) throw new TargetInUseError(path, undefined)
 }
 
 async function opened(path: string, flags: number): Promise<FileHandle> {
