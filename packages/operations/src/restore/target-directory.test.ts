@@ -10,12 +10,11 @@ import {
   readlink,
   rename,
   rm,
-  stat,
   symlink,
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import {
   TargetInUseError,
@@ -24,14 +23,11 @@ import {
   TargetUnusableError,
   TargetWriteError,
 } from '../errors.ts'
-import type { Place } from './directory-identity.ts'
-import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
+import { OWNER, claim, fence, placeOf } from './claim.test-support.ts'
 import { inspectTarget } from './target-facts.ts'
 
 const FENCE = 'tidemark_restore.json'
 const LOCK = 'postmaster.pid'
-/** Given by name, so that the tests run as root and as anybody. */
-const OWNER = process.getuid?.() === 0 ? { uid: 12_345, gid: 12_345 } : undefined
 /** No process has it: the kernel's largest is 2^22. */
 const NOBODY = 4_194_305
 let folder = ''
@@ -44,22 +40,6 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
-const fence = {
-  backupId: '00112233445566ff',
-  cluster: 'main',
-  systemId: '7',
-  profile: 'clone',
-  startedAt: 'then',
-} as const
-const claim = async (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> => {
-  const place = options.place ?? (await inspectTarget(path, options.owner ?? OWNER, options.mode))
-  return await TargetDirectory.claim(path, { owner: OWNER, mode: 'new', place, tablespaces: [], fence, ...options })
-}
-/** As a plan would find it. */
-const placeOf = async (path: string): Promise<Place> => {
-  const seen = await lstat(path, { bigint: true }).catch(() => undefined)
-  return { seen, above: seen === undefined ? await stat(dirname(path), { bigint: true }) : undefined }
-}
 const markerOf = async (path: string): Promise<unknown> => JSON.parse(await readFile(join(path, FENCE), 'utf8'))
 
 /** A finished restore of one file and pg_control. */

@@ -20,6 +20,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { TargetUnusableError, TargetWriteError } from '../errors.ts'
+import { OWNER, fence } from './claim.test-support.ts'
 import { planTablespaces } from './plan-tablespaces.ts'
 import type { TargetTablespace } from './tablespace-claim.ts'
 import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
@@ -29,7 +30,6 @@ import { TargetRoot } from './target-root.ts'
 
 const isRoot = process.getuid?.() === 0
 if (!isRoot) process.stderr.write('not root: tests of what root must not do are skipped\n')
-const OWNER = isRoot ? { uid: 12_345, gid: 12_345 } : undefined
 /** Whose a restored directory is in the end. */
 const THEIRS = OWNER ?? { uid: process.getuid?.(), gid: process.getgid?.() }
 const FENCE = 'tidemark_restore.json'
@@ -46,14 +46,6 @@ afterEach(async () => {
   for (const mount of mounts.splice(0)) execFileSync('umount', [mount])
   await rm(folder, { recursive: true })
 })
-
-const fence = {
-  backupId: '00112233445566ff',
-  cluster: 'main',
-  systemId: '7',
-  profile: 'clone',
-  startedAt: 'then',
-} as const
 
 /** Plans, then claims; what happens `between` the two is somebody else's doing. */
 async function claim(

@@ -15,19 +15,17 @@ import {
   writeFile,
 } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { TablespaceMappingError, TargetUnusableError } from '../errors.ts'
-import type { Place } from './directory-identity.ts'
+import { OWNER, claim, placeOf } from './claim.test-support.ts'
 import { planTablespaces } from './plan-tablespaces.ts'
 import type { TargetTablespace } from './tablespace-claim.ts'
-import { type ClaimOptions, TargetDirectory } from './target-directory.ts'
 import { inspectTarget } from './target-facts.ts'
 import { TargetRoot } from './target-root.ts'
 
 const isRoot = process.getuid?.() === 0
 if (!isRoot) process.stderr.write('not root: tests that mount and change owners are skipped\n')
-const OWNER = isRoot ? { uid: 12_345, gid: 12_345 } : undefined
 const OTHER = { uid: 23_456, gid: 23_456 }
 const MARKER = 'tidemark_tablespace.json'
 
@@ -41,22 +39,6 @@ afterEach(async () => {
   await rm(folder, { recursive: true })
 })
 
-const fence = {
-  backupId: '00112233445566ff',
-  cluster: 'main',
-  systemId: '7',
-  profile: 'clone',
-  startedAt: 'then',
-} as const
-const claim = async (path: string, options: Partial<ClaimOptions> = {}): Promise<TargetDirectory> => {
-  const place = options.place ?? (await inspectTarget(path, options.owner ?? OWNER, options.mode))
-  return await TargetDirectory.claim(path, { owner: OWNER, mode: 'new', place, tablespaces: [], fence, ...options })
-}
-/** As a plan would find it. */
-const placeOf = async (path: string): Promise<Place> => {
-  const seen = await lstat(path, { bigint: true }).catch(() => undefined)
-  return { seen, above: seen === undefined ? await stat(dirname(path), { bigint: true }) : undefined }
-}
 const space = async (path: string): Promise<TargetTablespace> => ({
   oid: '16400',
   path,
