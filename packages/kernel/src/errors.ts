@@ -68,6 +68,13 @@ export function problemOf(error: unknown): Problem {
   }
 }
 
+const SOONEST = { backoff: 0, 'after-operator': 1, never: 2 } as const
+
+/** Of several failures of one thing, the first of those that pass soonest: whoever tries again must not be told that nothing helps. */
+export function soonestToPass(errors: readonly unknown[]): unknown {
+  return errors.toSorted((a, b) => SOONEST[problemOf(a).retry] - SOONEST[problemOf(b).retry])[0]
+}
+
 /** A Problem that came from another thread, process or host, as an error again: code, hint and retry are its own. */
 export class RelayedError extends OperationalError {
   override readonly code: string

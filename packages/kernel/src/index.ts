@@ -1,4 +1,12 @@
-export { AbortedError, OperationalError, RelayedError, abortError, problemOf, throwIfAborted } from './errors.ts'
+export {
+  AbortedError,
+  OperationalError,
+  RelayedError,
+  abortError,
+  problemOf,
+  soonestToPass,
+  throwIfAborted,
+} from './errors.ts'
 export type { ErrorDetail, Problem, Retry } from './errors.ts'
 export {
   formatLsn,

@@ -221,26 +221,6 @@ export class UnknownNameError extends OperationalError {
   }
 }
 
-/** The newest backup cannot be told, because a repository that may hold it does not answer. */
-export class LatestUncertainError extends OperationalError {
-  override readonly code = 'LATEST_UNCERTAIN'
-  override readonly retry = 'after-operator'
-  constructor(
-    unavailable: readonly {
-      readonly name: string
-      readonly problem: { readonly code: string; readonly message: string }
-    }[],
-  ) {
-    super(
-      `which backup is the latest cannot be told: ${unavailable.map(({ name, problem }) => `${name} is not available (${problem.message})`).join('; ')}`,
-      {
-        hint: 'mend that repository; or take the newest of another one with --repository <name>; or name the backup by its id (tidemark backups list)',
-        facts: { unavailable },
-      },
-    )
-  }
-}
-
 /** A file repository lies on the disk of one host, and this is another. */
 export class RepositoryElsewhereError extends OperationalError {
   override readonly code = 'REPOSITORY_ELSEWHERE'

@@ -100,6 +100,51 @@ export class BackupAmbiguousError extends OperationalError {
   }
 }
 
+/** The newest backup cannot be told: a repository that may hold it does not answer, or what is known contradicts itself. */
+export class LatestUncertainError extends OperationalError {
+  override readonly code = 'LATEST_UNCERTAIN'
+  override readonly retry = 'after-operator'
+
+  private constructor(why: string, hint: string, facts: Readonly<Record<string, unknown>>) {
+    super(`which backup is the latest cannot be told: ${why}`, { hint, facts })
+  }
+
+  static unanswered(
+    unavailable: readonly {
+      readonly name: string
+      readonly problem: { readonly code: string; readonly message: string }
+    }[],
+  ): LatestUncertainError {
+    return new LatestUncertainError(
+      unavailable.map(({ name, problem }) => `${name} is not available (${problem.message})`).join('; '),
+      'mend that repository; or take the newest of another one with --repository <name>; or name the backup by its id (tidemark backups list)',
+      { unavailable },
+    )
+  }
+
+  /** @param byLsn later by timeline and LSN. @param byClocks later by the worker's clock and by the store's. */
+  static contrary(byLsn: LatestOrder, byClocks: LatestOrder): LatestUncertainError {
+    const place = ({ backupId, timeline, stopLsn, stoppedAt }: LatestOrder) => ({
+      backupId,
+      timeline,
+      stopLsn,
+      stoppedAt,
+    })
+    return new LatestUncertainError(
+      `${byLsn.backupId} is later by timeline and LSN (${byLsn.timeline}, ${byLsn.stopLsn}), and ${byClocks.backupId} by the clocks (${byClocks.stoppedAt})`,
+      'an older backup was restored and its server has come to a timeline that was used before, or clocks were set: see which of the two belongs to the server that runs, and name it by its id',
+      { byLsn: place(byLsn), byClocks: place(byClocks) },
+    )
+  }
+}
+
+interface LatestOrder {
+  readonly backupId: string
+  readonly timeline: number
+  readonly stopLsn: string
+  readonly stoppedAt: string
+}
+
 /** What lies in the backup's folder is not what its pack table says. */
 export class FolderMismatchError extends OperationalError {
   override readonly code = 'BACKUP_FOLDER_MISMATCH'

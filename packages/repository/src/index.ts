@@ -18,8 +18,8 @@ export { compareListing, presentObjects } from './records/compare-listing.ts'
 export { NO_SOURCE_FACTS, UNREAD_TABLESPACE_WAL } from './records/source-document.ts'
 export type { SourceDocument, SourceFacts } from './records/source-document.ts'
 export { readSource } from './read-source.ts'
+export { findBackup } from './records/find-backup.ts'
 export {
-  findBackup,
   listBackups,
   listRecordNames,
   newestRecordNames,

@@ -9,6 +9,7 @@ import type { Config, RepositoryConfig } from '@tidemark/config'
 import { KeyEncryptionKey } from '@tidemark/crypto'
 import { type Clock, type Logger, OperationalError, type Problem, problemOf } from '@tidemark/kernel'
 import {
+  LatestUncertainError,
   type OpenedKeys,
   type RepositoryPlace,
   type RepositorySet,
@@ -16,7 +17,7 @@ import {
   openRepositorySet,
 } from '@tidemark/repository'
 import { type ObjectStore, openObjectStore } from '@tidemark/storage'
-import { LatestUncertainError, RepositoryElsewhereError, UnknownNameError } from '../errors.ts'
+import { RepositoryElsewhereError, UnknownNameError } from '../errors.ts'
 import type { Patience } from '../patience.ts'
 
 export interface ConfiguredDeps {
@@ -115,7 +116,7 @@ export async function openConfiguredSet(
 /** @throws {LatestUncertainError} `latest` is asked of all repositories, and not all of them answered. */
 export function requireAllForLatest(backup: string, repository: string | undefined, opened: ConfiguredSet): void {
   if (backup === 'latest' && repository === undefined && opened.unavailable.length > 0)
-    throw new LatestUncertainError(opened.unavailable)
+    throw LatestUncertainError.unanswered(opened.unavailable)
 }
 
 /** The KEKs of the configuration, the current one first; none where none is set. */

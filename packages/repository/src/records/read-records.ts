@@ -1,21 +1,18 @@
 /** Commit records as a reader finds them. A backup that is not here does not exist. */
 import { createHash } from 'node:crypto'
 import { openSignedDocument } from '@tidemark/crypto'
-import { type Problem, parseLsn, problemOf, throwIfAborted } from '@tidemark/kernel'
+import { type Problem, problemOf } from '@tidemark/kernel'
 import { ObjectNotFoundError } from '@tidemark/storage'
-import { BackupAmbiguousError, BackupIncompleteError, BackupNotFoundError, DocumentDamagedError } from '../errors.ts'
+import { BackupIncompleteError, DocumentDamagedError } from '../errors.ts'
 import { CLUSTERS, ClusterLayout, PACK_TABLE, compactTime, parseRecordName } from '../layout.ts'
 import { readPieces } from '../set/read-back.ts'
-import type { Repository, RepositorySet } from '../set/repository.ts'
+import type { Repository } from '../set/repository.ts'
 import { MAX_BYTES } from './bounds.ts'
 import { type CommitRecord, commitRecordSchema, parseDocument } from './documents.ts'
 import { type PackTable, PackTableDecoder } from './pack-table.ts'
 
-/** Names held at once while looking for the newest intact backup. */
-const LOOKED_AT = 100
-/** Records by name, and by the store's time, that are compared with the newest one. */
-const COMPARED = 15
-const READ_AT_ONCE = 8
+/** Names that a scan keeps by the store's time. */
+const LAST_STORED = 15
 
 export interface RecordName {
   readonly name: string
@@ -59,7 +56,7 @@ export async function* listRecordNames(
 }
 
 /** Where a page of a list begins: the stop time and id of the last backup before it. */
-function cursorOf({ stoppedAt, backupId }: RecordAt): string {
+export function cursorOf({ stoppedAt, backupId }: RecordAt): string {
   return `${stoppedAt}-${backupId}`
 }
 
@@ -78,7 +75,7 @@ export async function newestRecordNames(
 }
 
 /** As newestRecordNames, and in the same pass the few that the store got last, by its own clock. */
-async function scanRecords(
+export async function scanRecords(
   repository: Repository,
   cluster: string | undefined,
   { limit, before }: { readonly limit: number; readonly before?: string | undefined },
@@ -87,7 +84,7 @@ async function scanRecords(
   let names: RecordName[] = []
   let lastStored: RecordName[] = []
   const keep = (): void => void (names = names.toSorted(newestFirst).slice(0, limit))
-  const keepLast = (): void => void (lastStored = lastStored.toSorted(lastFirst).slice(0, COMPARED))
+  const keepLast = (): void => void (lastStored = lastStored.toSorted(lastFirst).slice(0, LAST_STORED))
   for await (const at of listRecordNames(repository, cluster, signal)) {
     lastStored.push(at)
     if (lastStored.length >= 1000) keepLast()
@@ -203,136 +200,8 @@ export interface FoundBackup {
   readonly record: CommitRecord
 }
 
-/**
- * A backup by id, unique beginning of an id, or `latest`: the newest intact one by what the source said, not by any clock.
- *
- * @param repositories where to look, in this order.
- * @throws {BackupNotFoundError} @throws {BackupAmbiguousError}; what reading the record throws.
- */
-export async function findBackup(
-  set: RepositorySet,
-  repositories: readonly Repository[],
-  wanted: string,
-  cluster: string | undefined,
-  signal: AbortSignal,
-): Promise<FoundBackup> {
-  let unread: unknown
-  const all: FoundBackup[] = []
-  for (const repository of repositories) {
-    try {
-      throwIfAborted(signal, 'the search for the backup')
-      const record =
-        wanted === 'latest'
-          ? await newestIntact(repository, set.publicKey, cluster, signal)
-          : await theOne(repository, set.publicKey, cluster, wanted, signal)
-      if (record !== undefined) all.push({ repository, record })
-      if (record?.backupId === wanted) break
-    } catch (error) {
-      if (error instanceof BackupAmbiguousError) throw error
-      unread ??= error
-    }
-  }
-  const ids = new Set(all.map(({ record }) => record.backupId))
-  const clusters = new Set(all.map(({ record }) => record.cluster))
-  if (clusters.size > 1 || (wanted !== 'latest' && ids.size > 1)) throw new BackupAmbiguousError(wanted, [...ids])
-  // A repository that missed the last run has an older newest one.
-  const [first, ...others] = all
-  if (first !== undefined) return others.reduce((best, one) => (isLater(one.record, best.record) ? one : best), first)
-  throw unread ?? new BackupNotFoundError(wanted, cluster)
-}
-
-async function theOne(
-  repository: Repository,
-  publicKey: string,
-  cluster: string | undefined,
-  wanted: string,
-  signal: AbortSignal,
-): Promise<CommitRecord | undefined> {
-  const names: RecordName[] = []
-  for await (const at of listRecordNames(repository, cluster, signal)) {
-    if (!at.backupId.startsWith(wanted)) continue
-    names.push(at)
-    const ids = new Set(names.map(({ backupId }) => backupId))
-    if (ids.size > 1) throw new BackupAmbiguousError(wanted, [...ids])
-  }
-  let unread: unknown
-  for (const at of names) {
-    try {
-      return await readRecord(repository, publicKey, at, signal)
-    } catch (error) {
-      // Another name may hold the true one: a false record beside it must not hide it.
-      unread ??= error
-    }
-  }
-  if (unread !== undefined) throw unread
-  return undefined
-}
-
-/**
- * The newest intact backup. Names are in the order of workers' clocks, so they only say where to look: among the records that are newest by name,
- * and those that the store got last, the source's own data decides (isLater).
- *
- * @throws what reading a record throws that is newer by name than the first intact one: it might be the newest.
- */
-async function newestIntact(
-  repository: Repository,
-  publicKey: string,
-  cluster: string | undefined,
-  signal: AbortSignal,
-): Promise<CommitRecord | undefined> {
-  const clusters = new Set(cluster === undefined ? await clustersOf(repository, signal) : [cluster])
-  if (clusters.size > 1)
-    throw new BackupAmbiguousError(
-      'latest',
-      [...clusters].map((name) => `latest of ${name}`),
-    )
-  let before: string | undefined
-  do {
-    const { names, lastStored } = await scanRecords(repository, cluster, { limit: LOOKED_AT, before }, signal)
-    for (const [i, at] of names.entries()) {
-      const record = await readRecord(repository, publicKey, at, signal)
-      if (record.verdict !== 'intact') continue
-      return newestOf(repository, publicKey, record, [...names.slice(i + 1, i + 1 + COMPARED), ...lastStored], signal)
-    }
-    const last = names.at(-1)
-    before = names.length < LOOKED_AT || last === undefined ? undefined : cursorOf(last)
-  } while (before !== undefined)
-  return undefined
-}
-
-/** Of `record` and the others of its system, those that can be read and are intact, the one that is later than all. */
-async function newestOf(
-  repository: Repository,
-  publicKey: string,
-  record: CommitRecord,
-  others: readonly RecordName[],
-  signal: AbortSignal,
-): Promise<CommitRecord> {
-  const same = others.filter(({ systemId, name }) => systemId === record.systemId && name !== recordAt(record).name)
-  const left = [...new Map(same.map((at) => [at.name, at])).values()]
-  let newest = record
-  for (let first = 0; first < left.length; first += READ_AT_ONCE) {
-    const batch = left.slice(first, first + READ_AT_ONCE)
-    for (const listed of await Promise.all(batch.map((at) => readListed(repository, publicKey, at, signal))))
-      if ('record' in listed && listed.record.verdict === 'intact' && isLater(listed.record, newest))
-        newest = listed.record
-  }
-  return newest
-}
-
-/**
- * Whether a backup is of a later moment than another: of one system by timeline and stop LSN, as the source gave them; of two systems (before and
- * after pg_upgrade, say), whose LSNs do not compare, by the workers' clocks.
- */
-function isLater(a: CommitRecord, b: CommitRecord): boolean {
-  if (a.systemId !== b.systemId) return Date.parse(a.stoppedAt) > Date.parse(b.stoppedAt)
-  if (a.timeline !== b.timeline) return a.timeline > b.timeline
-  if (a.stopLsn !== b.stopLsn) return parseLsn(a.stopLsn) > parseLsn(b.stopLsn)
-  return Date.parse(a.stoppedAt) > Date.parse(b.stoppedAt)
-}
-
 /** Clusters that have a record. */
-async function clustersOf(repository: Repository, signal: AbortSignal): Promise<string[]> {
+export async function clustersOf(repository: Repository, signal: AbortSignal): Promise<string[]> {
   const clusters: string[] = []
   for await (const folder of folders(repository, CLUSTERS, signal)) {
     const cluster = folder.slice(CLUSTERS.length, -1)
