@@ -29,12 +29,13 @@ await runWorkerApp({
     const owner = hostOf(config, cluster)
     const where = owner === undefined ? {} : { host: owner }
     const { backupId } = result
-    // The same keys on every attempt: however often this operation runs, it asks for one verification, and one copy a repository.
+    // The same keys on every attempt: however often this operation runs, it asks for one verification of a backup, and one copy a repository.
+    // Two runs at once may commit two: each is asked for.
     const copyOperationIds: string[] = []
     for (const { name } of result.repositories.filter(({ outcome }) => outcome === 'dropped')) {
       const copy = await queue.enqueueMaintenance(
         { cluster, task: { verb: 'copy', to: name, backupId } },
-        { idempotencyKey: `copy-after-${operationId}-${name}`, owed: true, ...where },
+        { idempotencyKey: `copy-after-${operationId}-${backupId}-${name}`, owed: true, ...where },
       )
       copyOperationIds.push(copy.operationId)
     }
@@ -42,7 +43,7 @@ await runWorkerApp({
     if (!options.verifyAfter) return { ...result, ...owed }
     const { operationId: verifyOperationId } = await queue.enqueueVerify(
       { cluster, backupId },
-      { idempotencyKey: `after-${operationId}`, ...where },
+      { idempotencyKey: `after-${operationId}-${backupId}`, ...where },
     )
     return { ...result, ...owed, verifyOperationId }
   },
