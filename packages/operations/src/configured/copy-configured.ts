@@ -1,23 +1,25 @@
 import type { CopyResult } from '@tidemark/contracts'
+import { OperationalError, type ReportProgress, problemOf } from '@tidemark/kernel'
 import {
-  type OperationalError,
-  type ReportProgress,
-  problemOf,
-  OperationalError as Operational,
-} from '@tidemark/kernel'
-import {
-  BackupNotFoundError,
+  BackupAmbiguousError,
   type RecordAt,
   type Repository,
-  type RepositorySet,
   SetMismatchError,
   findBackup,
   listRecordNames,
   recordAt,
 } from '@tidemark/repository'
-import { type CopyOutcome, copyBackup } from '../copy/copy-backup.ts'
+import type { CopyOutcome } from '../copy/copy-backup.ts'
+import { type WantedCopy, copyWanted } from '../copy/copy-wanted.ts'
 import { CopyIncompleteError, UnknownNameError } from '../errors.ts'
-import { type ConfiguredDeps, openConfiguredSet, repositoryNames, requireName } from './open-configured-set.ts'
+import {
+  type ConfiguredDeps,
+  type ConfiguredSet,
+  openConfiguredSet,
+  repositoryNames,
+  requireAllForLatest,
+  requireName,
+} from './open-configured-set.ts'
 
 export interface CopyConfiguredRequest {
   /** Undefined: any other repository that has the backup, in the order of the configuration. */
@@ -28,7 +30,14 @@ export interface CopyConfiguredRequest {
   readonly cluster: string | undefined
 }
 
-type Deps = ConfiguredDeps & { readonly progress: ReportProgress }
+type Deps = ConfiguredDeps & {
+  readonly progress: ReportProgress
+  /**
+   * Called for each backup as soon as it is in the target, before the next: what was copied is told even where another one fails. One that was
+   * there already is told only where it was asked for by itself: its copy may have been made by a run that died before it told.
+   */
+  readonly onCopied?: (copy: { readonly backupId: string; readonly cluster: string }) => Promise<void>
+}
 
 /**
  * copyBackup between repositories of tidemark.yaml. Needs no key.
@@ -53,46 +62,44 @@ export async function copyConfigured(request: CopyConfiguredRequest, deps: Deps)
     )
   }
   const sources = opened.set.repositories.filter(({ name }) => name !== to)
-  const failed: { backupId: string; problem: ReturnType<typeof problemOf> }[] = []
-  const copied: CopyOutcome[] = []
   if (sources.length === 0) throw new CopyIncompleteError(to, opened.unavailable.map(unavailableAs(backup)), [])
   const wanted =
     backup === 'missing'
       ? await missingBackups(sources, target, cluster, signal)
-      : [await theBackup(opened.set, sources, backup, cluster, deps)]
-  for (const { at, holders } of wanted) {
-    const outcome = await copyFromAny(at, holders, target, opened.set.publicKey, deps)
-    if ('outcome' in outcome) copied.push(outcome)
-    else failed.push({ backupId: at.backupId, problem: problemOf(outcome) })
+      : [await theBackup(request, opened, sources, deps)]
+  const onDone = async (copy: CopyOutcome): Promise<void> => {
+    if (copy.outcome === 'copied' || backup !== 'missing') await deps.onCopied?.(copy)
   }
-  if (failed.length > 0)
-    throw new CopyIncompleteError(
-      to,
-      failed,
-      copied.map(({ backupId }) => backupId),
-    )
+  const plan = { to: target, wanted, sources, unavailable: opened.unavailable }
+  const done = await copyWanted(plan, onDone, { ...deps, publicKey: opened.set.publicKey })
   const unavailable = opened.unavailable.map(({ name }) => name)
-  return { verb: 'copy', to, backups: copied.map((outcome) => ({ ...outcome })), unavailable }
-}
-
-interface Wanted {
-  readonly at: RecordAt
-  readonly holders: readonly Repository[]
+  return { verb: 'copy', to, backups: done.map((outcome) => ({ ...outcome })), unavailable }
 }
 
 function unavailableAs(backup: string) {
   return ({ problem }: { readonly problem: ReturnType<typeof problemOf> }) => ({ backupId: backup, problem })
 }
 
+/** @throws {CopyIncompleteError} it is not found where there is an answer, and not all answer: no reason to give it up. */
 async function theBackup(
-  set: RepositorySet,
+  { to, from, backup, cluster }: CopyConfiguredRequest,
+  opened: ConfiguredSet,
   sources: readonly Repository[],
-  backup: string,
-  cluster: string | undefined,
   { signal }: Deps,
-): Promise<Wanted> {
-  const { record, repository } = await findBackup(set, sources, backup, cluster, signal)
-  return { at: recordAt(record), holders: [repository, ...sources.filter((source) => source !== repository)] }
+): Promise<WantedCopy> {
+  requireAllForLatest(backup, from, opened)
+  try {
+    const { record, repository } = await findBackup(opened.set, sources, backup, cluster, signal)
+    return { at: recordAt(record), holders: [repository, ...sources.filter((source) => source !== repository)] }
+  } catch (error) {
+    if (opened.unavailable.length === 0 || error instanceof BackupAmbiguousError) throw error
+    if (!(error instanceof OperationalError) || error.retry !== 'never') throw error
+    throw new CopyIncompleteError(
+      to,
+      [...opened.unavailable.map(unavailableAs(backup)), { backupId: backup, problem: problemOf(error) }],
+      [],
+    )
+  }
 }
 
 /** Oldest first, so that a backup comes after those whose packs it shares. */
@@ -101,7 +108,7 @@ async function missingBackups(
   target: Repository,
   cluster: string | undefined,
   signal: AbortSignal,
-): Promise<Wanted[]> {
+): Promise<WantedCopy[]> {
   const there = new Set<string>()
   for await (const { name } of listRecordNames(target, cluster, signal)) there.add(name)
   const missing = new Map<string, { at: RecordAt; holders: Repository[] }>()
@@ -114,29 +121,4 @@ async function missingBackups(
     }
   }
   return [...missing.values()].toSorted((a, b) => (a.at.stoppedAt < b.at.stoppedAt ? -1 : 1))
-}
-
-/** @returns the first error, where no source could give it. */
-async function copyFromAny(
-  at: RecordAt,
-  holders: readonly Repository[],
-  to: Repository,
-  publicKey: string,
-  deps: Deps,
-): Promise<CopyOutcome | OperationalError> {
-  let first: OperationalError | undefined
-  for (const from of holders) {
-    try {
-      return await copyBackup({ from, to, at }, { ...deps, publicKey })
-    } catch (error) {
-      if (deps.signal.aborted || !(error instanceof Operational)) throw error
-      first ??= error
-      const { code, message } = error
-      deps.logger.warn(
-        { backupId: at.backupId, from: from.name, to: to.name, code, reason: message },
-        'backup not copied',
-      )
-    }
-  }
-  return first ?? new BackupNotFoundError(at.backupId, at.cluster)
 }
