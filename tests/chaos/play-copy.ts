@@ -2,7 +2,7 @@
  * Copies without a key, broken off once or several times, and one that goes on: what the target lists is whole by itself, and a sweep a day later
  * leaves exactly that.
  */
-import { readdir, utimes } from 'node:fs/promises'
+import { readdir, stat, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { loadConfig } from '@tidemark/config'
 import type { CopyResult } from '@tidemark/contracts'
@@ -98,16 +98,19 @@ class Copying {
       await sweepHere(config, COPY_TARGET)
       demand(same(before, await this.#objects()), 'a sweep took what is younger than a day', [...before.keys()])
     }
-    await this.#age()
-    const { repositories } = await sweepHere(config, COPY_TARGET)
-    await this.#round.bench.heal()
-    this.#round.swept += repositories.reduce((sum, { objects }) => sum + objects, 0)
+    // What tells a copy of a sweep goes in later ones: a mark is put, then the begin objects go, then the mark.
+    for (let day = 1; day <= 4; day += 1) {
+      await this.#age()
+      const { repositories } = await sweepHere(config, COPY_TARGET)
+      await this.#round.bench.heal()
+      this.#round.swept += repositories.reduce((sum, { objects }) => sum + objects, 0)
+    }
     const left = [...(await this.#objects()).keys()]
     const foreign = left.filter((name) => {
-      const id = /\/(?:base\/|begin\/|records\/.*-)([0-9a-f]{16})/.exec(name)?.[1]
+      const id = /\/(?:base\/|begin\/|swept\/|records\/.*-)([0-9a-f]{16})/.exec(name)?.[1]
       return id !== undefined && !this.listed.has(id)
     })
-    demand(foreign.length === 0, 'a sweep left what no listed backup has', { foreign, repositories })
+    demand(foreign.length === 0, 'a sweep left what no listed backup has', foreign)
     const listing = await listHere(config, [COPY_TARGET])
     const ids = listing.flatMap(({ backups }) => backups.map(({ backupId }) => backupId))
     demand(ids.length === this.listed.size, 'a sweep changed what is listed', { ids, listed: [...this.listed] })
@@ -147,14 +150,18 @@ class Copying {
       this.#round.bench.store.add({ fault, method: 'GET', path: /list-type/, times: Infinity })
       return
     }
-    const then = new Date(Date.now() - DAY_AND_MORE_MS)
-    for (const entry of await readdir(folder, { recursive: true, withFileTypes: true }))
-      if (entry.isFile()) await utimes(join(entry.parentPath, entry.name), then, then)
+    for (const entry of await readdir(folder, { recursive: true, withFileTypes: true })) {
+      if (!entry.isFile()) continue
+      const path = join(entry.parentPath, entry.name)
+      // Each from its own time, so that what came later stays later.
+      const then = new Date((await stat(path)).mtimeMs - DAY_AND_MORE_MS)
+      await utimes(path, then, then)
+    }
   }
 }
 
 function withoutBegins(objects: ReadonlyMap<string, number>): Map<string, number> {
-  return new Map([...objects].filter(([name]) => !name.includes('/begin/')))
+  return new Map([...objects].filter(([name]) => !/\/(?:begin|swept)\//.test(name)))
 }
 
 function same(one: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): boolean {

@@ -7,7 +7,7 @@ export {
   WrongKeyError,
 } from './errors.ts'
 export { KeyEncryptionKey, generateKeyText, parseKeyEncryptionKey } from './key-encryption-key.ts'
-export { Keyring, createKeyring, openKeyring } from './keyring.ts'
+export { Keyring, createKeyring, dataKeyIdsOf, openKeyring } from './keyring.ts'
 export type { DataKey } from './keyring.ts'
 export { openSignedDocument } from './signed-document.ts'
 export { StreamOpener, StreamSealer, sealBytes, sealPipe, unsealBytes, unsealPipe } from './sealed-stream.ts'

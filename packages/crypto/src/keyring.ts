@@ -210,6 +210,20 @@ function wrongKey(keks: readonly KeyEncryptionKey[], wraps: readonly Wrap[]): Wr
   )
 }
 
+/**
+ * Ids of the data keys in a keyring of this set, in their order; none for a document that no reader of this release opens. Needs no key.
+ *
+ * An id is not secret, and is signed.
+ */
+export function dataKeyIdsOf(name: string, bytes: Buffer, setId: string, publicKey: string): string[] {
+  try {
+    return readPayload(name, bytes, setId, publicKey).dataKeys.map(({ id }) => id)
+  } catch (error) {
+    if (error instanceof SignatureRefusedError || error instanceof SealRefusedError) return []
+    throw error
+  }
+}
+
 function readPayload(name: string, bytes: Buffer, setId: string, publicKey: string): KeyringPayload {
   const payload = openSignedDocument(bytes, publicKey, name) as KeyringPayload
   if (payload.format !== 'tidemark-keyring') throw new SignatureRefusedError(name, 'shape')

@@ -233,6 +233,69 @@ export class RepositoryElsewhereError extends OperationalError {
   }
 }
 
+/** Some folders of debris could not be deleted; everything else was swept. */
+export class SweepIncompleteError extends OperationalError {
+  override readonly code = 'SWEEP_INCOMPLETE'
+  override readonly retry = 'after-operator'
+  constructor(
+    repository: string,
+    failed: readonly { readonly backupId: string; readonly problem: Problem }[],
+    swept: number,
+  ) {
+    const [first] = failed
+    super(
+      `${failed.length} folders of ${repository} could not be swept: ${first?.backupId}: ${first?.problem.message}`,
+      {
+        hint: first?.problem.hint ?? 'see the problems',
+        facts: { repository, swept, failed: failed.slice(0, 100) },
+      },
+    )
+  }
+}
+
+/** Nothing would protect the copy's objects from a sweep: the source has no begin object to put first. */
+export class CopyUnprotectedError extends OperationalError {
+  override readonly code = 'COPY_UNPROTECTED'
+  override readonly retry = 'after-operator'
+  constructor(backupId: string, from: string, to: string, folders: readonly string[]) {
+    super(
+      `backup ${backupId} is not copied to ${to}: what an earlier copy left there may be swept at any moment, and ${from} has no begin object of it to keep a sweep off`,
+      {
+        hint: 'run `tidemark repo sweep` on the target until it has nothing left of this backup (it takes what is older than 24 hours, and forgets it a day later), then copy again; or copy from a repository that has its begin object',
+        facts: { backupId, from, to, folders: folders.slice(0, 20) },
+      },
+    )
+  }
+}
+
+/** Without a begin object only their age protects a copy's objects, and that is nearly over. */
+export class CopyTooLongError extends OperationalError {
+  override readonly code = 'COPY_TOO_LONG'
+  override readonly retry = 'backoff'
+  constructor(backupId: string, to: string, tookMs: number, limitMs: number) {
+    const [took, limit] = [tookMs, limitMs].map((ms) => Math.round(ms / 3_600_000))
+    super(
+      `copying backup ${backupId} to ${to} took ${took} hours; without a begin object in the source it may take ${limit}`,
+      {
+        hint: 'copy again: what is there is not sent again. If it never comes to an end, copy from a repository that has its begin object',
+        facts: { backupId, to, tookMs, limitMs },
+      },
+    )
+  }
+}
+
+/** A copy that no keyring beside it opens is none. */
+export class KeyringMissingError extends OperationalError {
+  override readonly code = 'KEYRING_MISSING'
+  override readonly retry = 'after-operator'
+  constructor(backupId: string, to: string, dataKeys: readonly string[]) {
+    super(`no keyring in ${to} has the data keys of backup ${backupId}, and no repository that was asked has it`, {
+      hint: 'see which repository of the set has its keyrings whole (objects under keys/), and copy from there; an object there that was changed does not count',
+      facts: { backupId, to, dataKeys },
+    })
+  }
+}
+
 /** Some of the backups that were to be copied were not; those that were are named in the facts. */
 export class CopyIncompleteError extends OperationalError {
   override readonly code = 'COPY_INCOMPLETE'

@@ -51,6 +51,15 @@ export class ClusterLayout {
     return `${this.beginsOf(backupId)}${number}.json`
   }
 
+  /** Marks of sweeps: one for each folder that was emptied, or found empty. */
+  get swept(): string {
+    return `${this.folder}swept/`
+  }
+
+  sweptMark(backupId: string): string {
+    return this.swept + backupId
+  }
+
   /** What lies below it is one folder for each backup or attempt. */
   get bases(): string {
     return `${this.folder}base/`

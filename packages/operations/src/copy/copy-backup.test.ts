@@ -23,7 +23,7 @@ import {
 } from '@tidemark/repository/testing'
 import { AbortedError, silentLogger, systemClock } from '@tidemark/kernel'
 import { type GetOptions, StoreFullError, StoreUnavailableError } from '@tidemark/storage'
-import { ManualClock } from '@tidemark/storage/testing'
+import { ManualClock, MemoryObjectStore } from '@tidemark/storage/testing'
 import { expect, test } from 'vitest'
 import { verifyBackup } from '../verify/verify-backup.ts'
 import { type SweepOutcome, sweepRepository } from '../sweep/sweep-repository.ts'
@@ -223,9 +223,46 @@ test('a copy that died while it waited for a sweep is not taken for a fresh one'
 test('without a begin object in the source, a copy does not go where a sweep may be', async () => {
   const { sample, record, clock } = await withDebris()
   for (const name of sample.stores[0]?.names(layout.begins) ?? []) sample.stores[0]?.lose(name)
-  await expect(copy(sample, record, { clock })).rejects.toMatchObject({ code: 'BACKUP_FOLDER_MISMATCH' })
+  const refused = { code: 'COPY_UNPROTECTED', retry: 'after-operator' }
+  await expect(copy(sample, record, { clock })).rejects.toMatchObject(refused)
   await sweep(sample)
+  // The folder is empty, and what was asked for there may still take effect.
+  await expect(copy(sample, record, { clock })).rejects.toMatchObject(refused)
+  for (const hours of [0, 1, 25]) {
+    clock.advance(hours * HOUR_MS)
+    await sweep(sample)
+  }
   await copy(sample, record, { clock })
+  await expectGood(sample, record)
+})
+
+test('a copy without a begin object that takes too long says that, and not that it did not renew one', async () => {
+  const clock = new ManualClock()
+  const { sample, record } = await withMissed(clock)
+  for (const name of sample.stores[0]?.names(layout.begins) ?? []) sample.stores[0]?.lose(name)
+  const store = sample.stores[1]
+  if (store !== undefined)
+    store.faults.latency = (method, name) => {
+      if (method.startsWith('put') && name?.endsWith('/source') === true) clock.advance(12 * HOUR_MS)
+    }
+  await expect(copy(sample, record, { clock })).rejects.toMatchObject({ code: 'COPY_TOO_LONG', retry: 'backoff' })
+  expect(store?.names(layout.records)).toEqual([])
+})
+
+test('after a sweep that emptied the folder, a delete of it that lands half an hour late leaves no hollow copy', async () => {
+  const { sample, record, clock, left } = await withDebris()
+  await sweep(sample)
+  await sweep(sample)
+  expect(sample.stores[1]?.names(layout.base(record.backupId))).toEqual([])
+  const sweptMs = clock.now().getTime()
+  let landed = false
+  const land = (): void => {
+    if (landed || clock.now().getTime() - sweptMs < HOUR_MS / 2) return
+    landed = true
+    for (const name of left) if (sample.stores[1]?.bytesOf(name) !== undefined) sample.stores[1].lose(name)
+  }
+  expect(await lettingTimePass(clock, copy(sample, record, { clock }), land)).toMatchObject({ outcome: 'copied' })
+  expect(landed).toBe(true)
   await expectGood(sample, record)
 })
 
@@ -308,6 +345,10 @@ test.each([
   ['nothing', () => Buffer.alloc(0)],
   ['more than a keyring can be', () => Buffer.alloc(MAX_BYTES.keyring + 1)],
   [
+    'a signed document that is none',
+    (_right: Buffer, sign: (payload: object) => Buffer) => sign({ number: 99, format: 'other' }),
+  ],
+  [
     'a changed keyring',
     (right: Buffer) => Buffer.from(right.toString('latin1').replace('"number":1', '"number":2'), 'latin1'),
   ],
@@ -315,7 +356,7 @@ test.each([
   const { sample, record } = await withMissed()
   const [name = ''] = sample.stores[0]?.names('keys/') ?? []
   const right = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
-  sample.stores[1]?.corrupt(name, () => wrong(right))
+  sample.stores[1]?.corrupt(name, () => wrong(right, (payload) => sample.keys.keyring.signer.sign(payload)))
   await copy(sample, record)
   expect(sample.stores[1]?.bytesOf(name)?.equals(right)).toBe(true)
   const alone = { ...sample.set, repositories: [repositoryOf(sample, 1)] }
@@ -345,7 +386,7 @@ test('a foreign object in the folder is healed by the sweep, however often the c
   }
   await sweep(sample)
   expect(sample.stores[1]?.bytesOf(foreign)).toBeUndefined()
-  await copy(sample, record, { clock })
+  await lettingTimePass(clock, copy(sample, record, { clock }))
   await expectGood(sample, record)
 })
 
@@ -371,15 +412,96 @@ test('a silence is found wherever it lies, and ends with the first object after 
   expect(silenceOf([now - 30 * hour, now - hour, now - 2 * hour], now)).toEqual({ awakeMs: now - 2 * hour })
 })
 
-test('a full target says so, and a segment with other contents is an incident', async () => {
+test('a full target says so', async () => {
   const { sample, record } = await withMissed()
   sample.stores[1]?.faults.next('put', new StoreFullError('put', 'memory://1'), { name: /pack-/ })
   await expect(copy(sample, record)).rejects.toThrow(StoreFullError)
-  const segment = sample.stores[0]?.names(`${layout.folder}wal/`).find((name) => /[0-9A-F]{24}-/.test(name)) ?? ''
-  const other = `${segment.slice(0, segment.lastIndexOf('-'))}-${'ab'.repeat(16)}`
-  await sample.stores[1]?.put(other, Buffer.alloc(1000), { signal: noDeadline })
-  await expect(copy(sample, record)).rejects.toMatchObject({ code: 'WAL_SEGMENT_CONFLICT' })
+})
+
+test.each([
+  ['segment', /wal\/.*[0-9A-F]{24}-/, 'ab'],
+  ['segment whose other contents come first by name', /wal\/.*[0-9A-F]{24}-/, '00'],
+])(
+  'a %s with other contents is an incident, also the next time, and nothing is put before that is seen',
+  async (_what, pattern, byte) => {
+    const { sample, record } = await withMissed()
+    for (const right of sample.stores[0]?.names(`${layout.folder}wal/`).filter((name) => pattern.test(name)) ?? []) {
+      const again = await withMissed()
+      const own = again.sample.stores[0]?.names(`${layout.folder}wal/`) ?? []
+      const name =
+        own.find((one) => one.slice(0, one.lastIndexOf('-')) === right.slice(0, right.lastIndexOf('-'))) ?? ''
+      const other = `${name.slice(0, name.lastIndexOf('-'))}-${byte.repeat(16)}`
+      await again.sample.stores[1]?.put(other, Buffer.alloc(1000), { signal: noDeadline })
+      const names = puts(again.sample)
+      for (let attempt = 1; attempt <= 2; attempt += 1) {
+        const refused: unknown = await copy(again.sample, again.record).catch((error: unknown) => error)
+        expect(refused).toMatchObject({ code: 'WAL_SEGMENT_CONFLICT', facts: expect.anything() as unknown })
+        expect(JSON.stringify((refused as { facts: unknown }).facts)).toContain(other)
+      }
+      expect(names).toEqual([])
+    }
+    expect(await copy(sample, record)).toMatchObject({ outcome: 'copied' })
+  },
+)
+
+test('other contents that come while WAL is sent are an incident, also the next time', async () => {
+  const { sample, record } = await withMissed()
+  const store = sample.stores[1]
+  if (store === undefined) return
+  store.faults.latency = async (method, name) => {
+    if (method !== 'put' || name === undefined || !/wal\/.*[0-9A-F]{24}-/.test(name)) return
+    store.faults.latency = undefined
+    await store.put(`${name.slice(0, name.lastIndexOf('-'))}-${'ab'.repeat(16)}`, Buffer.alloc(1000), {
+      signal: noDeadline,
+    })
+  }
+  for (let attempt = 1; attempt <= 3; attempt += 1)
+    await expect(copy(sample, record)).rejects.toMatchObject({ code: 'WAL_SEGMENT_CONFLICT' })
+  expect(store.names(layout.records)).toEqual([])
+})
+
+test('a copy that no keyring opens is not made; one that another repository of the set has comes along', async () => {
+  const { sample, record } = await withMissed()
+  const [name = ''] = sample.stores[0]?.names('keys/') ?? []
+  const right = sample.stores[0]?.bytesOf(name) ?? Buffer.alloc(0)
+  for (const store of sample.stores) store.lose(name)
+  await expect(copy(sample, record)).rejects.toMatchObject({
+    code: 'KEYRING_MISSING',
+    retry: 'after-operator',
+    facts: { dataKeys: record.dataKeys },
+  })
   expect(sample.stores[1]?.names(layout.records)).toEqual([])
+  const third = new MemoryObjectStore({ url: 'memory://third' })
+  await third.put(name, right, { signal: noDeadline })
+  const others = [{ ...repositoryOf(sample, 0), name: 'c', store: third }]
+  const request = { from: repositoryOf(sample, 0), to: repositoryOf(sample, 1), at: recordAt(record), others }
+  await copyBackup(request, { ...deps, publicKey: sample.set.publicKey })
+  const alone = { ...sample.set, repositories: [repositoryOf(sample, 1)] }
+  const keys = await openKeys(alone, [TEST_KEK], noDeadline)
+  expect(sample.stores[1]?.bytesOf(name)?.equals(right)).toBe(true)
+  await expectGood(sample, record, keys)
+})
+
+test('a history file of a timeline id that was used before lies beside the other one', async () => {
+  const { sample, record } = await withMissed()
+  const name = sample.stores[0]?.names(`${layout.folder}wal/`).find((one) => one.includes('.history-')) ?? ''
+  await sample.stores[1]?.put(`${name.slice(0, name.lastIndexOf('-'))}-${'ff'.repeat(16)}`, Buffer.alloc(1000), {
+    signal: noDeadline,
+  })
+  expect(await copy(sample, record)).toMatchObject({ outcome: 'copied' })
+  await expectGood(sample, record)
+})
+
+test('a keyring that vanishes from the target while it is copied into keeps the record from being written', async () => {
+  const { sample, record } = await withMissed()
+  const store = sample.stores[1]
+  if (store !== undefined)
+    store.faults.latency = (method, name) => {
+      if (method === 'put' && name?.endsWith('packs.jsonl') === true)
+        for (const key of store.names('keys/')) store.lose(key)
+    }
+  await expect(copy(sample, record)).rejects.toMatchObject({ code: 'KEYRING_MISSING' })
+  expect(store?.names(layout.records)).toEqual([])
 })
 
 async function copyWhileFlipping(flips: number): Promise<{ ended: string; equal: boolean[] }> {
@@ -438,6 +560,32 @@ test("packs of a dead attempt that a backup shares come along, in that attempt's
   expect(record.parents).toEqual([deadId])
   await copy(sample, record)
   expect(sample.stores[1]?.names(layout.base(deadId)).length).toBeGreaterThan(0)
+  await expectGood(sample, record)
+})
+
+test("a parent's folder that a record protects is not waited for, however silent it was", async () => {
+  const clock = new ManualClock()
+  const sample = await newSampleSet([true, false], systemClock, clock)
+  sample.stores[1]?.faults.always('put', down())
+  let deadId = ''
+  const dies = writeBackup(sample, undefined, {
+    operationId: 'shared',
+    beforeCommit: async ({ backupId }) => {
+      deadId = backupId
+      while ((sample.stores[0]?.names(layout.base(backupId)).length ?? 0) < 1) await new Promise(setImmediate)
+      throw new Error('killed')
+    },
+  })
+  await expect(dies).rejects.toThrow('killed')
+  const { record } = await writeBackup(sample, undefined, { operationId: 'shared' })
+  sample.stores[1]?.faults.clear()
+  expect(record.parents).toEqual([deadId])
+  await copy(sample, record, { clock })
+  clock.advance(48 * HOUR_MS)
+  sample.stores[1]?.lose(`${layout.base(record.backupId)}packs.jsonl`)
+  expect(sample.stores[1]?.names(layout.base(deadId)).length).toBeGreaterThan(0)
+  // Nobody lets time pass: it would wait for ever.
+  expect(await copy(sample, record, { clock })).toMatchObject({ outcome: 'copied' })
   await expectGood(sample, record)
 })
 

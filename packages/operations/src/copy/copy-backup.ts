@@ -7,14 +7,12 @@
  * Memory: two packs.
  */
 import { createHash } from 'node:crypto'
-import { SignatureRefusedError, openSignedDocument } from '@tidemark/crypto'
 import { type Clock, type Logger, type ReportProgress, freeBuffer } from '@tidemark/kernel'
 import {
   ClusterLayout,
   type CommitRecord,
   DocumentDamagedError,
   FolderMismatchError,
-  LeaseLostError,
   PACK_TABLE,
   type PackEntry,
   type PackTable,
@@ -23,29 +21,25 @@ import {
   StoredOtherwiseError,
   compareListing,
   holdsBytes,
-  isOwnKeyring,
   presentObjects,
   putProven,
   readBack,
-  readKeyrings,
   readPackTable,
   readRecordDocument,
 } from '@tidemark/repository'
 import { ObjectNotFoundError } from '@tidemark/storage'
+import { CopyTooLongError, CopyUnprotectedError } from '../errors.ts'
 import { readPack } from '../restore/fetch-pack.ts'
+import { SETTLE_MS } from '../sweep/swept-marks.ts'
 import { runBounded } from '../threads/run-bounded.ts'
 import { Announcement } from './announcement.ts'
-import { copyWal } from './copy-wal.ts'
+import { copyKeyrings, requireKeyrings } from './copy-keyrings.ts'
+import { copyWal, refuseConflicts } from './copy-wal.ts'
 import { type SilentFolder, silentFolders } from './folder-history.ts'
 
 const HOUR_MS = 3_600_000
 /** Without a begin object: with the half day of silence that is looked for, less than the age of debris. */
 const UNPROTECTED_MS = 11 * HOUR_MS
-/**
- * After this long, no request of a sweep that had looked before can take effect any more: it goes out within a minute of its look, and object
- * stores refuse one that is stamped more than 15 minutes from their own time, in either direction.
- */
-const SETTLE_MS = 31 * 60_000
 const SETTLE_STEP_MS = 30_000
 /** How often what is missing in the end is sent again. */
 const ROUNDS = 3
@@ -53,13 +47,13 @@ const PACKS_AT_ONCE = 2
 
 const FOREIGN_HINT =
   'somebody else writes there: find out who. `tidemark repo sweep` removes the unfinished folder once nothing in it is younger than 24 hours; then copy again'
-const SILENT_HINT =
-  'an earlier copy stopped there long ago, and the source has no begin object to protect another one: run `tidemark repo sweep` on the target (it takes what is older than 24 hours), then copy again'
 
 export interface CopyRequest {
   readonly from: Repository
   readonly to: Repository
   readonly at: RecordAt
+  /** Of the same set: asked for the keyrings that `from` lacks. */
+  readonly others?: readonly Repository[]
 }
 
 export interface CopyDeps {
@@ -82,7 +76,7 @@ export interface CopyOutcome {
 
 /**
  * @throws {BackupIncompleteError} the source lacks a part of it, or has it damaged. @throws {FolderMismatchError} @throws {LeaseLostError}
- * @throws {WalSegmentConflictError} @throws {DocumentDamagedError} @throws {SignatureRefusedError} In each case no record was written.
+ * @throws {WalSegmentConflictError} @throws {DocumentDamagedError} @throws {SignatureRefusedError} @throws {KeyringMissingError} In each case no record was written.
  */
 export async function copyBackup(request: CopyRequest, deps: CopyDeps): Promise<CopyOutcome> {
   const { record, document } = await readRecordDocument(request.from, deps.publicKey, request.at, deps.signal)
@@ -117,18 +111,28 @@ class Copy {
       const { missing } = await compareListing(to, this.#layout, table, packTable.bytes, signal)
       if (missing.length === 0) return { backupId, cluster, outcome: 'present', objects: 0, bytes: 0 }
       logger.error({ backupId, repository: to.name, missing: missing.slice(0, 20) }, 'a recorded backup lacks objects')
-    } else await this.#refuseForeign(table)
-    await this.#copyKeyrings()
+    } else {
+      await this.#refuseForeign(table)
+      await refuseConflicts(to, this.#layout, table, signal)
+    }
+    const { others = [] } = this.#request
+    const keyrings = await copyKeyrings({ from: [from, ...others], to, record: this.#record }, this.#deps)
+    this.#count(keyrings.objects, keyrings.bytes)
     const begunMs = (await to.store.storeTime(signal)).getTime()
     const folders = [backupId, ...table.packs.parents]
-    const silent = await silentFolders(to, this.#layout, cluster, folders, begunMs, signal)
+    const { systemId } = this.#record
+    const { publicKey } = this.#deps
+    const asked = { cluster, systemId, backupIds: folders, publicKey }
+    const silent = await silentFolders(to, this.#layout, asked, begunMs, signal)
     await using announcement = await Announcement.begin(from, to, this.#layout, backupId, this.#deps)
     if (announcement !== undefined) this.#count(1, announcement.bytes)
     if (silent.length > 0) await this.#settle(silent, announcement)
     await this.#sendUntilComplete(table)
     const ageMs = (await to.store.storeTime(signal)).getTime() - begunMs
     // Nothing but the age of objects protects them then.
-    if (announcement === undefined && ageMs > UNPROTECTED_MS) throw new LeaseLostError(backupId, ageMs)
+    if (announcement === undefined && ageMs > UNPROTECTED_MS)
+      throw new CopyTooLongError(backupId, to.name, ageMs, UNPROTECTED_MS)
+    await requireKeyrings(to, this.#record, this.#deps)
     await announcement?.require()
     const sha256 = digestOf(this.#document)
     if (
@@ -176,18 +180,15 @@ class Copy {
   /**
    * Waits until nothing that a sweep asked for before our sign of life can take effect any more. Only then is what is there counted on.
    *
-   * @throws {FolderMismatchError} no begin object could be put, so a sweep would go on meanwhile.
+   * @throws {CopyUnprotectedError} no begin object could be put, so a sweep would go on meanwhile.
    */
   async #settle(silent: readonly SilentFolder[], announcement: Announcement | undefined): Promise<void> {
-    const { to } = this.#request
+    const { from, to } = this.#request
     const { clock, signal, logger, progress } = this.#deps
-    if (announcement === undefined)
-      throw new FolderMismatchError(
-        to.name,
-        [],
-        silent.map(({ backupId }) => this.#layout.base(backupId)),
-        SILENT_HINT,
-      )
+    if (announcement === undefined) {
+      const folders = silent.map(({ backupId }) => this.#layout.base(backupId))
+      throw new CopyUnprotectedError(this.#record.backupId, from.name, to.name, folders)
+    }
     let nowMs = (await to.store.storeTime(signal)).getTime()
     const untilMs = SETTLE_MS + Math.max(...silent.map(({ awakeMs }) => awakeMs ?? nowMs))
     if (nowMs < untilMs)
@@ -237,35 +238,6 @@ class Copy {
     const { backupId } = this.#record
     logger.error({ backupId, repository: to.name, missing: missing.slice(0, 20) }, 'objects vanished beside the record')
     await this.#sendUntilComplete(table)
-  }
-
-  /**
-   * Verbatim, and only those that are signed under their own number. What has such a name in the target and is not signed is no keyring to any
-   * reader, and is put right.
-   *
-   * @throws {DocumentDamagedError} the target has another one of this set under a name of the source's: both count, so neither may go.
-   */
-  async #copyKeyrings(): Promise<void> {
-    const { from, to } = this.#request
-    const { signal, publicKey, logger } = this.#deps
-    const there = new Map((await readKeyrings(to, signal)).map(({ name, bytes }) => [name, bytes]))
-    for (const { name, bytes } of await readKeyrings(from, signal)) {
-      const found = there.get(name)
-      if (found?.equals(bytes) === true) continue
-      if (!isOwnKeyring(name, bytes, publicKey)) {
-        logger.warn({ repository: from.name, object: name }, 'no keyring of this set: not copied')
-        continue
-      }
-      if (found !== undefined) {
-        if (isSigned(found, publicKey, name))
-          throw new DocumentDamagedError(`${to.name} ${name}`, `${from.name} has another keyring of this name`)
-        logger.warn({ repository: to.name, object: name }, 'no keyring of this set has the name of one: replaced')
-      }
-      const sha256 = digestOf(bytes)
-      if (found === undefined) await to.store.putIfAbsent(name, bytes, { signal, sha256 })
-      else await putProven(to, name, bytes, sha256, signal)
-      this.#count(1, bytes.length)
-    }
   }
 
   async #copyPacks(
@@ -321,16 +293,6 @@ class Copy {
   #count(objects: number, bytes: number): void {
     this.#objects += objects
     this.#bytes += bytes
-  }
-}
-
-function isSigned(bytes: Buffer, publicKey: string, what: string): boolean {
-  try {
-    openSignedDocument(bytes, publicKey, what)
-    return true
-  } catch (error) {
-    if (error instanceof SignatureRefusedError) return false
-    throw error
   }
 }
 

@@ -23,6 +23,8 @@ const MAGIC = Buffer.from('TIDEMARK', 'ascii')
 /** Where docs/repository-format.md, section 2.1, has the keyed digest of a WAL segment, and the stream id of a history file. */
 const DIGEST_AT = { wal: 64 + 32, history: 64 }
 const OBJECTS_AT_ONCE = 4
+/** Segments may have up to 1 GiB. */
+const BYTES_AT_ONCE = 64 * 1024 * 1024
 
 /**
  * Sends what the target lacks. Nothing recorded vouches for these bytes: an object has to be a sealed stream that says it is the one its name says,
@@ -43,7 +45,11 @@ export async function copyWal(
   let objects = 0
   let bytes = 0
   const missing = await missingWal(to, layout, table, signal)
-  await runBounded(missing.values(), OBJECTS_AT_ONCE, signal, async (relative, signal) => {
+  if (missing.length === 0) return { objects, bytes }
+  // Before: what was put would be there the next time, and nobody would look. After: somebody may archive meanwhile.
+  await refuseConflicts(to, layout, table, signal)
+  const atOnce = Math.max(1, Math.min(OBJECTS_AT_ONCE, Math.floor(BYTES_AT_ONCE / record.server.walSegmentBytes)))
+  await runBounded(missing.values(), atOnce, signal, async (relative, signal) => {
     const what = `${relative} in ${from.name}`
     const maxBytes = relative.includes('.history-') ? MAX_BYTES.history : maxWalBytes(record.server.walSegmentBytes)
     const read = (): Promise<Buffer> =>
@@ -54,8 +60,8 @@ export async function copyWal(
     objects += 1
     bytes += stored.length
     freeBuffer(stored)
-    await refuseConflict(to, layout, relative, signal)
   })
+  await refuseConflicts(to, layout, table, signal)
   return { objects, bytes }
 }
 
@@ -100,15 +106,52 @@ function checkHeader(stored: Buffer, relative: string, what: string): void {
   if (stored.toString('hex', at, at + 16) !== digest) throw new SealRefusedError('identity', what)
 }
 
-async function refuseConflict(
+/**
+ * That no segment of the table has other contents in the target. One listing for each folder of WAL, held against the table as both go by. Of
+ * history files there may be several: a timeline id that is used again has another history, and each backup names its own.
+ *
+ * @throws {WalSegmentConflictError} with the names of all contents of the first such segment.
+ */
+export async function refuseConflicts(
   to: Repository,
   layout: ClusterLayout,
-  relative: string,
+  { wal }: Pick<PackTable, 'wal'>,
   signal: AbortSignal,
 ): Promise<void> {
-  const names: string[] = []
-  const prefix = layout.folder + relative.slice(0, relative.lastIndexOf('-') + 1)
-  for await (const { name } of to.store.list(prefix, { signal })) names.push(name)
-  if (names.length > 1)
-    throw new WalSegmentConflictError(relative.slice(relative.lastIndexOf('/') + 1, relative.lastIndexOf('-')), names)
+  let next = 0
+  while (next < wal.length) {
+    const first = wal.at(next) ?? ''
+    const folder = first.slice(0, first.lastIndexOf('/') + 1)
+    const startAfter = layout.folder + contentsOf(first)
+    for await (const { name } of to.store.list(layout.folder + folder, { signal, startAfter })) {
+      const relative = name.slice(layout.folder.length)
+      while (inFolder(wal.at(next), folder) && contentsOf(wal.at(next) ?? '') < contentsOf(relative)) next += 1
+      const wanted = wal.at(next)
+      if (!inFolder(wanted, folder)) break
+      if (contentsOf(wanted) === contentsOf(relative) && wanted !== relative)
+        await throwConflict(to, layout, wanted, relative, signal)
+    }
+    while (inFolder(wal.at(next), folder)) next += 1
+  }
+}
+
+function inFolder(name: string | undefined, folder: string): name is string {
+  return name?.startsWith(folder) === true
+}
+
+/** What the names of all contents of one segment start with. */
+function contentsOf(relative: string): string {
+  return relative.slice(0, relative.lastIndexOf('-') + 1)
+}
+
+async function throwConflict(
+  to: Repository,
+  layout: ClusterLayout,
+  wanted: string,
+  found: string,
+  signal: AbortSignal,
+): Promise<never> {
+  const names = new Set([layout.folder + wanted, layout.folder + found])
+  for await (const { name } of to.store.list(layout.folder + contentsOf(wanted), { signal })) names.add(name)
+  throw new WalSegmentConflictError(wanted.slice(wanted.lastIndexOf('/') + 1, wanted.lastIndexOf('-')), [...names])
 }

@@ -1,9 +1,13 @@
-/** Deletes one folder of debris: packs, file list, source and pack table, then the begin objects, oldest first. */
+/**
+ * Deletes one folder of debris: packs, file list, source and pack table.
+ *
+ * Its begin objects stay. A request that was not answered may still take effect half an hour later, on whatever has come back under the same
+ * names: as long as an old begin object lies there, a copy sees that the folder was silent, and waits. A later sweep takes them.
+ */
 import { type ClusterLayout, type Repository, parseBeginName } from '@tidemark/repository'
 import type { ObjectEntry } from '@tidemark/storage'
 import { type DeleteLookingOptions, type Deleted, REQUEST_OBJECTS, deleteLooking } from './delete-looking.ts'
 
-/** Begin objects go last, so a sweep that dies in the middle leaves a folder that the next one takes for what it is. */
 export async function deleteFolder(
   repository: Repository,
   layout: ClusterLayout,
@@ -18,19 +22,10 @@ export async function deleteFolder(
   const { signal } = options
   if (options.dryRun) return countFolder(repository, layout, backupId, options)
   // Each time from the beginning, so that what is put in between is seen.
-  const contents = (): Promise<ObjectEntry[]> => firstOf(store.list(layout.base(backupId), { signal }), REQUEST_OBJECTS)
-  const packs = await deleteLooking(store, options, async () => ({
+  return deleteLooking(store, options, async () => ({
     signs: [...(await options.children()), ...(await listBegins(repository, layout, backupId, signal))],
-    doomed: await contents(),
+    doomed: await firstOf(store.list(layout.base(backupId), { signal }), REQUEST_OBJECTS),
   }))
-  if (packs.stopped !== undefined) return packs
-  const begins = await deleteLooking(store, options, async () => {
-    const doomed = await listBegins(repository, layout, backupId, signal)
-    const back = await contents()
-    // Whatever has come back is for the next sweep to judge.
-    return { signs: [...(await options.children()), ...back], doomed: back.length === 0 ? doomed : [] }
-  })
-  return { objects: packs.objects + begins.objects, bytes: packs.bytes + begins.bytes, stopped: begins.stopped }
 }
 
 /** An attempt's begin objects, oldest first. */
@@ -54,15 +49,13 @@ async function countFolder(
 ): Promise<Deleted> {
   let objects = 0
   let bytes = 0
-  const count = (entry: ObjectEntry): boolean => {
+  for await (const entry of repository.store.list(layout.base(backupId), { signal })) {
+    if (young(entry)) return { objects: 0, bytes: 0, stopped: 'young' }
     objects += 1
     bytes += entry.size
-    return young(entry)
   }
-  for await (const entry of repository.store.list(layout.base(backupId), { signal }))
-    if (count(entry)) return { objects: 0, bytes: 0, stopped: 'young' }
-  for (const entry of await listBegins(repository, layout, backupId, signal))
-    if (count(entry)) return { objects: 0, bytes: 0, stopped: 'young' }
+  if ((await listBegins(repository, layout, backupId, signal)).some(young))
+    return { objects: 0, bytes: 0, stopped: 'young' }
   return { objects, bytes, stopped: undefined }
 }
 

@@ -5,7 +5,15 @@
  * listings come after it, so ages are never taken too high. What cannot be read is never a reason to delete.
  */
 import { openSignedDocument } from '@tidemark/crypto'
-import { type Clock, type Logger, OperationalError, type ReportProgress, throwIfAborted } from '@tidemark/kernel'
+import {
+  type Clock,
+  type Logger,
+  OperationalError,
+  type Problem,
+  type ReportProgress,
+  problemOf,
+  throwIfAborted,
+} from '@tidemark/kernel'
 import {
   CLUSTERS,
   CLUSTER_NAME,
@@ -23,6 +31,8 @@ import {
 import type { ObjectEntry } from '@tidemark/storage'
 import { deleteFolder, listBegins } from './delete-folder.ts'
 import { deleteLooking } from './delete-looking.ts'
+import { SETTLE_MS, deleteMark, listMarks, putMark } from './swept-marks.ts'
+import { SweepIncompleteError } from '../errors.ts'
 
 const HOUR_MS = 3_600_000
 /** No object of a folder may be younger, if it is to be debris. An attempt that is silent for an hour gives up. */
@@ -70,7 +80,10 @@ interface Begins {
   newestMs: number
 }
 
-/** @throws {StoreUnavailableError} and its kind: what was deleted by then is gone, and the next sweep goes on. */
+/**
+ * @throws {StoreUnavailableError} and its kind: what was deleted by then is gone, and the next sweep goes on.
+ * @throws {SweepIncompleteError} in the end: some folders could not be deleted; all others were swept.
+ */
 export async function sweepRepository(
   repository: Repository,
   request: SweepRequest,
@@ -81,6 +94,7 @@ export async function sweepRepository(
   for await (const cluster of clusters ?? repository.store.listFolders(CLUSTERS, deps.signal)) {
     for await (const system of repository.store.listFolders(cluster, deps.signal)) await sweep.system(system)
   }
+  sweep.requireComplete()
   return sweep.outcome
 }
 
@@ -93,6 +107,7 @@ class Sweep {
   #objects = 0
   #bytes = 0
   #begins = 0
+  readonly #failed: { readonly backupId: string; readonly problem: Problem }[] = []
   /** What young begin objects said when they were read, so that each is read once. */
   readonly #parents = new Map<string, readonly string[] | 'unreadable'>()
 
@@ -114,6 +129,12 @@ class Sweep {
     return { name, folders, objects, bytes, begins, kept }
   }
 
+  /** @throws {SweepIncompleteError} */
+  requireComplete(): void {
+    const { name } = this.#repository
+    if (this.#failed.length > 0) throw new SweepIncompleteError(name, this.#failed, this.#folders.length)
+  }
+
   /** One database system under one cluster's name. Folders of other names are not ours. */
   async system(folder: string): Promise<void> {
     const [, cluster, systemId] = /^clusters\/([^/]+)\/([^/]+)\/$/.exec(folder) ?? []
@@ -126,13 +147,44 @@ class Sweep {
     const begins = await this.#listBegins(layout)
     const folders = await this.#foldersOf(layout)
     const records = await this.#listRecords(cluster, systemId)
-    const candidates = await this.#candidates(layout, folders, begins, records, nowMs)
+    const occupied = new Set<string>()
+    const candidates = await this.#candidates(layout, folders, begins, records, occupied, nowMs)
+    const marks = await listMarks(this.#repository, layout, signal)
     const debris = await this.#withoutParents(candidates, begins, records, nowMs)
     for (const backupId of debris) {
       throwIfAborted(signal, 'the sweep')
-      await this.#sweepFolder(layout, cluster, systemId, backupId, nowMs)
+      await this.#unlessRefused(backupId, async () => {
+        await this.#markFolder(layout, backupId, begins.has(backupId), marks.has(backupId))
+        await this.#sweepFolder(layout, cluster, systemId, backupId, nowMs)
+      })
     }
-    await this.#sweepBegins(layout, begins, records, folders, nowMs)
+    const alone = await this.#sweepBegins(layout, begins, records, occupied, marks, nowMs)
+    for (const [backupId, putMs] of marks) {
+      if (this.#request.dryRun || nowMs - putMs <= DEBRIS_MS || alone.has(backupId)) continue
+      await this.#unlessRefused(backupId, () => deleteMark(this.#repository, layout, backupId, this.#deps))
+    }
+  }
+
+  /** One object that nobody may delete (a lock, a policy) does not keep the others. @throws what passes: then the store is away, not the object. */
+  async #unlessRefused(backupId: string, work: () => Promise<void>): Promise<void> {
+    const { signal, logger } = this.#deps
+    try {
+      await work()
+    } catch (error) {
+      if (signal.aborted || !(error instanceof OperationalError) || error.retry === 'backoff') throw error
+      const problem = problemOf(error)
+      this.#failed.push({ backupId, problem })
+      const { code, message } = problem
+      logger.warn({ repository: this.#repository.name, backupId, code, reason: message }, 'debris not swept')
+    }
+  }
+
+  /** Before anything of a folder goes: something stays that tells a copy of it. An older mark would say that the folder is empty. */
+  async #markFolder(layout: ClusterLayout, backupId: string, hasBegin: boolean, marked: boolean): Promise<void> {
+    if (this.#request.dryRun) return
+    // Where begin objects do, nothing is put: a store that is full has to be swept, too.
+    if (!hasBegin) await putMark(this.#repository, layout, backupId, this.#deps.signal)
+    else if (marked) await deleteMark(this.#repository, layout, backupId, this.#deps)
   }
 
   async #listBegins(layout: ClusterLayout): Promise<Map<string, Begins>> {
@@ -173,12 +225,13 @@ class Sweep {
     return records
   }
 
-  /** Folders without a record, all of whose objects are old enough. */
+  /** Folders without a record, all of whose objects are old enough. @param occupied gets all without a record that are not empty. */
   async #candidates(
     layout: ClusterLayout,
     folders: ReadonlySet<string>,
     begins: ReadonlyMap<string, Begins>,
     records: ReadonlyMap<string, unknown>,
+    occupied: Set<string>,
     nowMs: number,
   ): Promise<string[]> {
     const candidates: string[] = []
@@ -193,6 +246,7 @@ class Sweep {
         found = true
       }
       if (!found) continue
+      occupied.add(backupId)
       if (nowMs - newestMs > DEBRIS_MS) candidates.push(backupId)
       else this.#kept.push({ backupId, why: 'young' })
     }
@@ -314,33 +368,58 @@ class Sweep {
   }
 
   /**
-   * Old begin objects that speak for nothing any more: of an attempt that left nothing else, and of a committed backup all but the newest,
-   * which a copy to another repository takes along. The listings may be hours old by now: each attempt is looked at once more.
+   * Old begin objects that speak for nothing any more: of an attempt that left nothing else, once that was so for SETTLE_MS, and of a committed
+   * backup all but the newest, which a copy to another repository takes along. The listings may be hours old by now: each attempt is looked at once more.
+   *
+   * @param occupied folders that held something when this sweep began: their begin objects are for a later one.
+   * @returns ids of which nothing but old begin objects is there.
    */
   async #sweepBegins(
     layout: ClusterLayout,
     begins: ReadonlyMap<string, Begins>,
     records: ReadonlyMap<string, unknown>,
-    folders: ReadonlySet<string>,
+    occupied: ReadonlySet<string>,
+    marks: ReadonlyMap<string, number>,
     nowMs: number,
-  ): Promise<void> {
-    const { store } = this.#repository
-    const { clock, signal } = this.#deps
+  ): Promise<Set<string>> {
+    const { signal } = this.#deps
+    const alone = new Set<string>()
     for (const [backupId, { names, newestMs }] of begins) {
       if (nowMs - newestMs <= DEBRIS_MS) continue
       const committed = records.has(backupId)
-      if (!committed && folders.has(backupId)) continue
+      if (!committed && occupied.has(backupId)) continue
+      if (!committed) alone.add(backupId)
       const old = committed ? names.length - 1 : names.length
-      if (this.#request.dryRun) this.#begins += old
+      const markMs = marks.get(backupId) ?? Number.NEGATIVE_INFINITY
+      // A mark from before the newest begin object is of an earlier emptiness.
+      const settled = committed || (markMs > newestMs && nowMs - markMs >= SETTLE_MS)
+      if (settled && this.#request.dryRun) this.#begins += old
       if (this.#request.dryRun || old === 0) continue
-      const { objects } = await deleteLooking(store, { young: youngAt(nowMs), clock, signal }, async () => {
-        const there = await listBegins(this.#repository, layout, backupId, signal)
-        if (committed) return { signs: there.slice(-1), doomed: there.slice(0, -1) }
-        for await (const entry of store.list(layout.base(backupId), { signal })) return { signs: [entry], doomed: [] }
-        return { signs: [], doomed: there }
+      throwIfAborted(signal, 'the sweep')
+      await this.#unlessRefused(backupId, async () => {
+        if (settled) await this.#deleteBegins(layout, backupId, committed, nowMs)
+        else if (markMs <= newestMs && !(await this.#holdsAny(layout, backupId)))
+          await putMark(this.#repository, layout, backupId, signal)
       })
-      this.#begins += objects
     }
+    return alone
+  }
+
+  async #deleteBegins(layout: ClusterLayout, backupId: string, committed: boolean, nowMs: number): Promise<void> {
+    const { store } = this.#repository
+    const { clock, signal } = this.#deps
+    const { objects } = await deleteLooking(store, { young: youngAt(nowMs), clock, signal }, async () => {
+      const there = await listBegins(this.#repository, layout, backupId, signal)
+      if (committed) return { signs: there.slice(-1), doomed: there.slice(0, -1) }
+      // Whatever has come back is for the next sweep to judge.
+      return { signs: [], doomed: (await this.#holdsAny(layout, backupId)) ? [] : there }
+    })
+    this.#begins += objects
+  }
+
+  async #holdsAny(layout: ClusterLayout, backupId: string): Promise<boolean> {
+    for await (const _ of this.#repository.store.list(layout.base(backupId), { signal: this.#deps.signal })) return true
+    return false
   }
 }
 
