@@ -81,18 +81,8 @@ export async function readPack(
   pack: Pick<PackEntry, 'name' | 'bytes' | 'sha256'>,
   backupId: string,
   signal: AbortSignal,
-  into?: Uint8Array,
 ): Promise<Buffer> {
-  let bytes: Buffer
-  try {
-    bytes = await source.store.get(name, { signal, maxBytes: pack.bytes, ...(into === undefined ? {} : { into }) })
-  } catch (error) {
-    if (error instanceof ObjectNotFoundError)
-      throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: it is not there`, error)
-    if (error instanceof ObjectTooLargeError)
-      throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: it is larger than recorded`, error)
-    throw error
-  }
+  const bytes = await readRange(source, name, pack, { offset: 0, length: pack.bytes }, backupId, signal)
   if (createHash('sha256').update(bytes).digest('hex') === pack.sha256) return bytes
   throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: its SHA-256 is not the recorded one`)
 }
@@ -120,11 +110,12 @@ export async function checkPack(
   for (const end of ends) {
     const bytes = await readRange(source, name, pack, { offset, length: end - offset }, backupId, signal)
     whole.update(bytes)
-    ranges.push(createHash('sha256').update(bytes).digest('hex'))
+    if (ends.length > 1) ranges.push(createHash('sha256').update(bytes).digest('hex'))
     freeBuffer(bytes)
     offset = end
   }
-  if (whole.digest('hex') === pack.sha256) return ranges
+  // Of a single range, it is that of the whole.
+  if (whole.digest('hex') === pack.sha256) return ends.length > 1 ? ranges : [pack.sha256]
   throw new BackupIncompleteError(backupId, `${pack.name} in ${source.name}: its SHA-256 is not the recorded one`)
 }
 
