@@ -275,11 +275,12 @@ test('over random timelines, nothing that a live attempt, an adopter or a record
       taken += debris
       expect(wrong).toEqual([])
     }),
-    { numRuns: 1000 },
+    // So many that the counts below, some 130 and 1,700 in a thousand, are out of chance's reach.
+    { numRuns: 1500 },
   )
-  // Both happen, far more often than this: some hundred times in as many random timelines.
-  expect(taken).toBeGreaterThan(20)
-  expect(left).toBeGreaterThan(20)
+  // The timelines are such that both happen.
+  expect(taken).toBeGreaterThan(100)
+  expect(left).toBeGreaterThan(100)
 }, 60_000)
 
 function countdown(deletes: number): MemoryObjectStore['faults']['latency'] {
