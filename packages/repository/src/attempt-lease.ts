@@ -15,8 +15,8 @@ import { putProven } from './set/read-back.ts'
 import type { Repository } from './set/repository.ts'
 import type { SetWriter } from './set/set-writer.ts'
 
-const RENEW_EVERY_MS = 10 * 60_000
-const LEASE_MS = 60 * 60_000
+export const RENEW_EVERY_MS = 10 * 60_000
+export const LEASE_MS = 60 * 60_000
 
 export interface Attempt {
   readonly backupId: string

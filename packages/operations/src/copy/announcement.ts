@@ -10,15 +10,14 @@ import { openSignedDocument } from '@tidemark/crypto'
 import { type Clock, type Logger, OperationalError, throwIfAborted } from '@tidemark/kernel'
 import {
   type ClusterLayout,
+  LEASE_MS,
   LeaseLostError,
   MAX_BYTES,
+  RENEW_EVERY_MS,
   type Repository,
   parseBeginName,
   putProven,
 } from '@tidemark/repository'
-
-const RENEW_EVERY_MS = 10 * 60_000
-const LEASE_MS = 60 * 60_000
 
 export interface AnnouncementDeps {
   readonly publicKey: string
